@@ -1,0 +1,54 @@
+//! Every bound of the system: named, with its unit. Nothing queues, buffers or retries without one of these.
+
+use std::time::Duration;
+
+/// Largest encoded client request in bytes (etcd `--max-request-bytes`): above it "request is too large".
+pub const REQUEST_BYTES_MAX: usize = 1_572_864;
+/// What gRPC may receive on top of [`REQUEST_BYTES_MAX`] before it refuses the message itself.
+pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+/// Operations per branch of a transaction, nested levels included (etcd `--max-txn-ops`).
+pub const TXN_OPS_MAX: usize = 128;
+/// Nesting depth of transactions.
+pub const TXN_DEPTH_MAX: usize = 16;
+/// Payload bytes of one log entry: a request and its envelope.
+pub const ENTRY_BYTES_MAX: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES;
+/// Payload bytes in one append message; a single larger entry travels alone.
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Entries in one append message.
+pub const APPEND_ENTRIES_MAX: usize = 4096;
+/// Payload bytes in flight to one peer of one group.
+pub const INFLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Append messages in flight to one peer of one group.
+pub const INFLIGHT_MESSAGES_MAX: usize = 256;
+/// Payload bytes proposed and not yet committed, per group; above it proposals are refused ("too many requests").
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Payload bytes of log entries a group keeps in memory for its followers.
+pub const ENTRY_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Reads waiting for one confirmation round, per group.
+pub const PENDING_READS_MAX: usize = 65_536;
+/// Bytes queued towards one peer before messages to it are dropped (the protocol repeats them).
+pub const PEER_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest frame accepted from a peer.
+pub const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Payload bytes in one chunk of a snapshot.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
+/// Client requests one node works on at a time; above it "too many requests".
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
+/// Client connections of one node.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Concurrent streams per client connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 4_096;
+/// Size of one write-ahead log segment in bytes.
+pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Log bytes kept behind the applied index for followers that fall behind; beyond it they get a snapshot.
+pub const LOG_RETAINED_BYTES: u64 = 256 * 1024 * 1024;
+/// Default interval between a leader's heartbeats.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
+/// Default minimum time without a leader before a follower campaigns.
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
+/// Largest election timeout accepted.
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
+
+const _: () = assert!(APPEND_BYTES_MAX + ENTRY_BYTES_MAX < PEER_FRAME_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX < APPEND_BYTES_MAX * 4 && ENTRY_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
+const _: () = assert!((ENTRY_BYTES_MAX as u64) < WAL_SEGMENT_BYTES / 2);

@@ -1,0 +1,120 @@
+//! Messages between the replicas of a group. Any of them may be lost, repeated, delayed or reordered.
+
+use base::{Ballot, GroupId, Index, ReplicaId};
+
+use crate::config::Protocol;
+use crate::entry::{Entry, Position};
+use crate::ready::{ReadId, Refusal};
+
+/// Header and body.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Message {
+    /// The group; a host carries messages of many groups in one frame.
+    pub group: GroupId,
+    /// Sender's protocol: a message of another protocol is refused.
+    pub protocol: Protocol,
+    /// Sender.
+    pub from: ReplicaId,
+    /// Receiver.
+    pub to: ReplicaId,
+    /// The ballot the sender speaks in (a pre-vote: the ballot it would use; an answer: the ballot it answers to).
+    pub ballot: Ballot,
+    /// What is said.
+    pub body: Body,
+}
+
+/// What is said.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Body {
+    /// Would you vote for me? Changes nothing at the receiver.
+    PreVote {
+        /// End of the candidate's log.
+        last: Position,
+    },
+    /// Answer to [`Body::PreVote`].
+    PreVoteReply {
+        /// Whether the vote would be given.
+        granted: bool,
+        /// The receiver's promise, so that a candidate below it can catch up.
+        promised: Ballot,
+    },
+    /// Vote for me.
+    Elect {
+        /// End of the candidate's log.
+        last: Position,
+        /// Candidate's accepted ballot (Paxos-Raft).
+        accepted: Ballot,
+        /// Candidate's commit index.
+        commit: Index,
+        /// Leadership was handed over: stickiness does not apply.
+        forced: bool,
+    },
+    /// Answer to [`Body::Elect`]; counts only in the candidacy it names.
+    ElectReply {
+        /// Whether the vote is given. A grant leaves only after the promise is durable.
+        granted: bool,
+        /// The voter's promise.
+        promised: Ballot,
+        /// The voter's accepted ballot.
+        accepted: Ballot,
+        /// The voter's commit index.
+        commit: Index,
+        /// First index of `suffix`.
+        suffix_from: Index,
+        /// Entries the policy asks voters for (none in Raft).
+        suffix: Vec<Entry>,
+    },
+    /// Entries, or none: a heartbeat that also carries the commit index.
+    Append {
+        /// The entry before `entries`.
+        prev: Position,
+        /// Consecutive entries after `prev`.
+        entries: Vec<Entry>,
+        /// Leader's commit index.
+        commit: Index,
+        /// Last index of the log the leader was elected with, marker included.
+        sync_index: Index,
+        /// Rises with every message of this leader; the one thing a read confirmation is matched on.
+        confirm_seq: u64,
+    },
+    /// Answer to [`Body::Append`].
+    AppendReply {
+        /// Whether `prev` matched.
+        ok: bool,
+        /// ok: every entry up to here is durable here and equal to the leader's. Else: unused.
+        matched: Index,
+        /// Not ok: try again after this position.
+        hint: Position,
+        /// The follower's promise; above the message's ballot it deposes the leader.
+        promised: Ballot,
+        /// Echo of the append's.
+        confirm_seq: u64,
+    },
+    /// Follower asks its leader for a read index.
+    ReadIndex {
+        /// The follower's name for the request.
+        id: ReadId,
+    },
+    /// Answer to [`Body::ReadIndex`].
+    ReadIndexReply {
+        /// Echo.
+        id: ReadId,
+        /// Where to read.
+        at: Result<Index, Refusal>,
+    },
+    /// Campaign at once: the leader hands over. Ignored if any field does not hold at the receiver.
+    TimeoutNow {
+        /// The log the receiver must hold.
+        last: Position,
+    },
+    /// A snapshot up to this position is durably installed.
+    SnapshotInstalled {
+        /// Position of the snapshot.
+        position: Position,
+    },
+    /// Your replica is not part of the group any more.
+    Removed {
+        /// Index of the membership that says so.
+        index: Index,
+    },
+}

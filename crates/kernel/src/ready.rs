@@ -1,0 +1,189 @@
+//! What the host must do for a replica, and in what order.
+//!
+//! The caller's duties, once per turn, for every replica that received an input:
+//! 1. `let ready = replica.ready(lsn)`, where `lsn` is the number under which this turn's batch goes to the node's log.
+//! 2. Hand `ready.records` to the log, in order, all groups of the turn as one batch. The log acknowledges with
+//!    `Synced<Lsn>`; pass that to `replica.persisted`. Promises that rest on the records stay inside the replica until
+//!    then: there is no way to send them earlier.
+//! 3. Send `ready.messages` now. Each may be lost, repeated or reordered on the way.
+//! 4. Apply `ready.committed` in order; afterwards call `replica.applied` with the last index that is applied.
+//! 5. Serve `ready.reads`: a read may be answered from any state that contains index `at`.
+//! 6. Answer `ready.loads` with `replica.loaded`, `ready.snapshots_to_send` by streaming the state machine's snapshot.
+
+use base::{Ballot, Index, NodeId, ReplicaId};
+
+use crate::entry::{Entry, Mark, Position};
+use crate::membership::Membership;
+use crate::message::Message;
+
+/// One change to a replica's durable state. The order of records is the order of durability.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// The promise, and a hint how far the log was known to be committed.
+    Hard {
+        /// No message of a lower ballot is accepted any more.
+        promised: Ballot,
+        /// Paxos-Raft: the ballot of the leader of which the whole log is a prefix. Others: zero.
+        accepted: Ballot,
+        /// Known commit index; may lag.
+        commit: Index,
+    },
+    /// Entries at consecutive indexes. An index the log already has is overwritten and its suffix kept.
+    Append(Vec<Entry>),
+    /// Entries at `from` and above are gone.
+    Truncate {
+        /// First index removed.
+        from: Index,
+    },
+    /// The log now starts after `base`: entries up to it are no longer needed. With `keep_suffix` false (a snapshot
+    /// that does not connect to the log) the entries above are gone as well.
+    Compact {
+        /// The new "before the log".
+        base: Position,
+        /// Whether entries above `base` stay.
+        keep_suffix: bool,
+    },
+}
+
+/// Durable state of a replica as found at start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// From the last [`Record::Hard`].
+    pub promised: Ballot,
+    /// From the last [`Record::Hard`].
+    pub accepted: Ballot,
+    /// From the last [`Record::Hard`].
+    pub commit: Index,
+    /// "Before the log": from the last [`Record::Compact`].
+    pub base: Position,
+    /// Stamps of entries after `base` that are not in `entries`, as runs: (first index, stamp, origin), ascending. The
+    /// last run ends before the first of `entries`.
+    pub runs: Vec<(Index, Ballot, Ballot)>,
+    /// The entries above the applied index (and at least all the kernel must see again), contiguous to the log's end.
+    pub entries: Vec<Entry>,
+    /// Last index of the log (equals the last of `entries`, if any).
+    pub last: Index,
+    /// What the state machine holds; for a fresh replica the initial membership at position zero.
+    pub mark: Mark,
+}
+
+/// Names a read request; unique for the replica's lifetime, chosen by the caller.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadId(pub u64);
+
+/// The answer to `Replica::read`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ReadDone {
+    /// The request.
+    pub id: ReadId,
+    /// Serve from any state that has applied this index; an error means nothing was promised and the read may be
+    /// asked again.
+    pub at: Result<Index, Refusal>,
+}
+
+/// An entry decided by the group, handed out exactly once per incarnation and in index order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// The entry.
+    pub entry: Entry,
+    /// False: the apply fence turns the entry into a no-op, it surely has no effect.
+    pub effective: bool,
+}
+
+/// The kernel needs entries it no longer holds in memory, for a follower that lags.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct LoadRequest {
+    /// Who needs them.
+    pub to: ReplicaId,
+    /// First index.
+    pub from: Index,
+    /// One past the last index wanted.
+    pub until: Index,
+    /// Stop after about this many payload bytes, but load at least one entry.
+    pub bytes_max: usize,
+}
+
+/// What the host must do; see the module's text for the order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ready {
+    /// To be made durable.
+    pub records: Vec<Record>,
+    /// May leave the node now.
+    pub messages: Vec<Message>,
+    /// Decided entries, to be applied in order.
+    pub committed: Vec<Committed>,
+    /// With `committed`: the log position, fence and membership after its last entry. The host stores it in the same
+    /// atomic batch as the effects of `committed`, which must not be split.
+    pub mark: Option<Mark>,
+    /// Finished read requests.
+    pub reads: Vec<ReadDone>,
+    /// Entries to fetch from the node's log.
+    pub loads: Vec<LoadRequest>,
+    /// Followers too far behind for the log: stream them a snapshot of the state machine.
+    pub snapshots_to_send: Vec<ReplicaId>,
+    /// Role, leader or ballot changed since the last hand-out.
+    pub status_changed: bool,
+}
+
+impl Ready {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+}
+
+/// A replica's role.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether an election could be won, without raising its promise.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Elected; its epoch marker is not applied yet.
+    LeaderElect,
+    /// Leads: reads, membership changes and transfer are open.
+    Leader,
+}
+
+/// A summary for operators, metrics and routing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// The role.
+    pub role: Role,
+    /// The ballot promised.
+    pub ballot: Ballot,
+    /// Who leads, if known.
+    pub leader: Option<NodeId>,
+    /// Last index in the log.
+    pub last: Index,
+    /// Commit index.
+    pub commit: Index,
+    /// Applied index.
+    pub applied: Index,
+    /// First index still in the log.
+    pub first: Index,
+    /// The membership in effect.
+    pub membership: Membership,
+    /// On a leader: per replica the matched index and whether it was heard from within an election timeout.
+    pub peers: Vec<(ReplicaId, Index, bool)>,
+}
+
+/// Why a request was not accepted. All of these mean: surely nothing happened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Refusal {
+    /// Not the leader (any more); the leader if known.
+    NotLeader(Option<NodeId>),
+    /// Leader, but its epoch marker is not applied yet, or leadership is being transferred.
+    NotReady,
+    /// Too many bytes or requests are in flight.
+    Overloaded,
+    /// The payload exceeds [`base::limits::ENTRY_BYTES_MAX`].
+    TooLarge,
+    /// A membership change is under way, or the expected previous membership is not the current one.
+    MembershipBusy,
+    /// The membership change makes no sense: unknown or duplicate replica, no voter left, transfer to a non-voter.
+    BadMembership,
+}

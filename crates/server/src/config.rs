@@ -1,0 +1,64 @@
+//! What a node is told at start. Parsed and checked at the edge (flags, environment); trusted from here on.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything [`crate::Server::start`] needs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Human-readable member name, unique in the cluster.
+    pub name: String,
+    /// Where the node keeps its log and state. Created if missing, locked while the node runs.
+    pub data_dir: PathBuf,
+    /// Addresses to bind for clients.
+    pub listen_client: Vec<SocketAddr>,
+    /// Client URLs told to others.
+    pub advertise_client_urls: Vec<String>,
+    /// Addresses to bind for peers.
+    pub listen_peer: Vec<SocketAddr>,
+    /// Peer URLs told to others; one of them must stand in `initial_cluster` under `name`.
+    pub initial_advertise_peer_urls: Vec<String>,
+    /// The members the cluster starts with.
+    pub initial_cluster: Vec<InitialMember>,
+    /// Keeps apart clusters with equal members; part of the cluster id.
+    pub initial_cluster_token: String,
+    /// Whether the cluster is being created or already runs.
+    pub initial_cluster_state: ClusterState,
+    /// Interval between a leader's heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Minimum time without a leader before a follower campaigns.
+    pub election_timeout: Duration,
+    /// Largest encoded client request in bytes.
+    pub max_request_bytes: usize,
+    /// Operations allowed per branch of a transaction.
+    pub max_txn_ops: usize,
+    /// Concurrent streams per client connection.
+    pub max_concurrent_streams: u32,
+    /// Storage quota in bytes as `Status` reports it; 0 means the default.
+    pub quota_backend_bytes: i64,
+    /// Threads that serve clients; 0 picks one for every two cores, at least one.
+    pub client_threads: usize,
+    /// Memory for cached blocks of the state engine, in bytes.
+    pub cache_bytes: u64,
+    /// Skip fdatasync: for tests on throw-away data only (etcd `--unsafe-no-fsync`).
+    pub unsafe_no_fsync: bool,
+}
+
+/// One `name=url` of `--initial-cluster`; several entries with one name are several URLs of that member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialMember {
+    /// The member's `--name`.
+    pub name: String,
+    /// Its peer URLs, sorted.
+    pub peer_urls: Vec<String>,
+}
+
+/// `--initial-cluster-state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterState {
+    /// All members start together for the first time.
+    New,
+    /// The cluster runs already; this node was added to it.
+    Existing,
+}

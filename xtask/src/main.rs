@@ -1,0 +1,2 @@
+//! Entry point of `cargo xtask`.
+fn main() {}
