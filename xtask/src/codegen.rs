@@ -29,8 +29,7 @@ const DESCRIPTOR_FILE: &str = "descriptor.bin";
 
 /// Field names that would come out garbled in Rust (`peer_ur_ls`). Only the generator sees the new name: the wire knows
 /// numbers, and the committed descriptor set (reflection, JSON) keeps the original.
-const RENAMED_FIELDS: [(&str, &str); 2] =
-    [("peerURLs", "peer_urls"), ("clientURLs", "client_urls")];
+const RENAMED_FIELDS: [(&str, &str); 2] = [("peerURLs", "peer_urls"), ("clientURLs", "client_urls")];
 
 /// Writes the generated files, or with `check` only compares them.
 ///
@@ -84,8 +83,7 @@ fn generate() -> Result<BTreeMap<String, Vec<u8>>, String> {
 
 /// Fails with advice if the directory does not hold exactly the wanted files.
 fn compare(directory: &Path, wanted: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
-    let mut stale: Vec<String> =
-        names_in(directory)?.into_iter().filter(|name| !wanted.contains_key(name)).collect();
+    let mut stale: Vec<String> = names_in(directory)?.into_iter().filter(|name| !wanted.contains_key(name)).collect();
     for (name, content) in wanted {
         if std::fs::read(directory.join(name)).ok().as_ref() != Some(content) {
             stale.push(name.clone());
@@ -94,19 +92,14 @@ fn compare(directory: &Path, wanted: &BTreeMap<String, Vec<u8>>) -> Result<(), S
     if stale.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "crates/api/src/gen is not what proto/ says ({}); run cargo xtask codegen",
-        stale.join(", ")
-    ))
+    Err(format!("crates/api/src/gen is not what proto/ says ({}); run cargo xtask codegen", stale.join(", ")))
 }
 
 /// Applies [`RENAMED_FIELDS`].
 fn with_rust_names(mut descriptors: FileDescriptorSet) -> FileDescriptorSet {
     fn rename(message: &mut DescriptorProto) {
         for field in &mut message.field {
-            if let Some((_, to)) =
-                RENAMED_FIELDS.iter().find(|(from, _)| field.name.as_deref() == Some(from))
-            {
+            if let Some((_, to)) = RENAMED_FIELDS.iter().find(|(from, _)| field.name.as_deref() == Some(from)) {
                 field.name = Some((*to).to_owned());
             }
         }

@@ -1,0 +1,121 @@
+// Drives a running cluster with the npm client etcd3 (1.1, on grpc-js): builders, options, balancing over endpoints.
+// usage: node etcd3_client.mjs ENDPOINTS (host:port, comma separated); NODE_MODULES names the folder with the client.
+import { createRequire } from "node:module";
+import process from "node:process";
+import { isDeepStrictEqual } from "node:util";
+
+const require = createRequire(`${process.env.NODE_MODULES ?? process.cwd()}/`);
+const { Etcd3 } = require("etcd3");
+const endpoints = process.argv[2].split(",").map((endpoint) => `http://${endpoint}`);
+let checks = 0;
+
+/** One check; the first that fails ends the run. */
+function same(name, expected, actual) {
+  if (!isDeepStrictEqual(expected, actual)) {
+    console.error(`FAIL ${name}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(actual)}`);
+    process.exit(1);
+  }
+  checks += 1;
+}
+
+/** The call must fail and say `text`. */
+async function refused(name, text, call) {
+  let answer;
+  try {
+    answer = await call();
+  } catch (error) {
+    same(name, true, error.message.includes(text) || error.message);
+    return;
+  }
+  same(name, `an error with ${text}`, answer);
+}
+
+async function keyValue(client) {
+  await client.put("node/a").value("1");
+  same("get", "1", await client.get("node/a").string());
+  same("exists", true, await client.get("node/a").exists());
+  same("missing", null, await client.get("node/missing").string());
+  same("previous pair", "1", (await client.put("node/a").value("2").getPrevious()).value.toString());
+  same("number", 2, await client.get("node/a").number());
+  same("serializable", "2", await client.get("node/a").serializable(true).string());
+  const before = (await client.get("node/a").exec()).header.revision;
+  await client.put("node/a").value("3");
+  same("at a revision", "2", await client.get("node/a").revision(before).string());
+  await client.put("node/a").touch();
+  same("touch keeps the value", "3", await client.get("node/a").string());
+}
+
+async function ranges(client) {
+  for (const [key, value] of [["b", "2"], ["a", "3"], ["c", "1"]]) {
+    await client.put(`node/r/${key}`).value(value);
+  }
+  const all = () => client.getAll().prefix("node/r/");
+  same("prefix", { "node/r/a": "3", "node/r/b": "2", "node/r/c": "1" }, await all().strings());
+  same("keys", ["node/r/a", "node/r/b", "node/r/c"], await all().keys());
+  same("count", 3, await all().count());
+  same("limit", ["node/r/a", "node/r/b"], await all().limit(2).keys());
+  same("more", true, (await all().limit(2).exec()).more);
+  same("by value", ["node/r/c", "node/r/b", "node/r/a"], await all().sort("Value", "Ascend").keys());
+  same("by creation", ["node/r/c", "node/r/a", "node/r/b"], await all().sort("Create", "Descend").keys());
+  same("range", ["node/r/a", "node/r/b"], await client.getAll().inRange({ start: "node/r/a", end: "node/r/c" }).keys());
+  const newest = (await all().exec()).kvs.map((pair) => Number(pair.mod_revision));
+  const middle = newest.sort((a, b) => a - b)[1];
+  same("least modification revision", 2, (await all().minModRevision(middle).exec()).kvs.length);
+  same("greatest creation revision", 2, (await all().maxCreateRevision(middle).exec()).kvs.length);
+  same("delete with the old pairs", ["2"], (await client.delete().key("node/r/b").getPrevious()).map((p) => p.value.toString()));
+  same("delete a prefix", "2", (await client.delete().prefix("node/r/")).deleted);
+}
+
+async function transactions(client) {
+  const create = () => client.if("node/t", "Create", "==", 0).then(client.put("node/t").value("1")).commit();
+  same("create if absent", true, (await create()).succeeded);
+  same("not twice", false, (await create()).succeeded);
+  const answer = await client
+    .if("node/t", "Value", "==", "1")
+    .and("node/t", "Version", "<", 5)
+    .and("node/t", "Mod", "!=", 0)
+    .then(client.put("node/t").value("2"), client.get("node/t"))
+    .else(client.get("node/t"))
+    .commit();
+  same("success branch", true, answer.succeeded);
+  same("a read after a write", "2", answer.responses[1].response_range.kvs[0].value.toString());
+  const swap = await client.if("node/t", "Value", "==", "1").then(client.put("node/t").value("3")).commit();
+  same("stale value", false, swap.succeeded);
+}
+
+async function errors(client) {
+  await refused("empty key", "key is not provided", () => client.put("").value("x"));
+  await refused("too large", "request is too large", () => client.put("node/large").value("x".repeat(1_600_000)));
+  await refused("duplicate key", "duplicate key given in txn request", () =>
+    client
+      .if("node/t", "Version", "!=", 99)
+      .then(client.put("node/d").value("1"), client.put("node/d").value("2"))
+      .commit());
+  const now = (await client.put("node/k").value("1")).header.revision;
+  await client.kv.compact({ revision: now });
+  await refused("compacting twice", "required revision has been compacted", () => client.kv.compact({ revision: now }));
+  await refused("future", "required revision is a future revision", () => client.get("node/k").revision(1_000_000_000).string());
+}
+
+async function cluster(client) {
+  const { members } = await client.cluster.memberList({});
+  same("three members", 3, members.length);
+  const status = await client.maintenance.status();
+  same("the leader is a member", true, members.some((member) => member.ID === status.leader));
+  same("version has three numbers", 3, status.version.split(".").length);
+}
+
+const everywhere = new Etcd3({ hosts: endpoints });
+await keyValue(everywhere);
+await ranges(everywhere);
+await transactions(everywhere);
+await errors(everywhere);
+for (const endpoint of endpoints) {
+  const client = new Etcd3({ hosts: endpoint });
+  await cluster(client);
+  same("a write on one member is read on another", "3", await client.get("node/a").string());
+  client.close();
+}
+await everywhere.delete().prefix("node/");
+everywhere.close();
+console.log(`node etcd3: ${checks} checks passed`);

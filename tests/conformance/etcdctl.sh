@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Drives a running cluster with Debian's etcdctl: what an operator types, and what they get to see when it is wrong.
+# usage: etcdctl.sh ENDPOINTS (comma separated); ETCDCTL names the program.
+set -euo pipefail
+
+endpoints="$1"
+program="${ETCDCTL:-etcdctl}"
+export ETCDCTL_API=3
+first="${endpoints%%,*}"
+checks=0
+
+ctl() { "$program" --endpoints="$endpoints" "$@"; }
+
+fail() {
+    echo "FAIL $1: expected \`$2\`, got \`$3\`" >&2
+    exit 1
+}
+
+# same NAME EXPECTED ACTUAL
+same() {
+    [ "$2" = "$3" ] || fail "$@"
+    checks=$((checks + 1))
+}
+
+# has NAME PART WHOLE
+has() {
+    case "$3" in *"$2"*) checks=$((checks + 1)) ;; *) fail "$@" ;; esac
+}
+
+# refused NAME PART COMMAND...: the command must fail and say PART.
+refused() {
+    local name="$1" part="$2" output
+    shift 2
+    if output=$("$@" 2>&1); then fail "$name" "an error with $part" "$output"; fi
+    has "$name" "$part" "$output"
+}
+
+revision() { ctl get nothing -w json | sed -n 's/.*"revision":\([0-9]*\).*/\1/p'; }
+
+lines() { printf '%s\n' "$@"; }
+
+same "put" "OK" "$(ctl put ctl/a 1)"
+same "get" "$(lines ctl/a 1)" "$(ctl get ctl/a)"
+same "get of a missing key" "" "$(ctl get ctl/missing)"
+same "value only" "1" "$(ctl get ctl/a --print-value-only)"
+same "put with the old pair" "$(lines OK ctl/a 1)" "$(ctl put ctl/a 2 --prev-kv)"
+has "json" '"version":2' "$(ctl get ctl/a -w json)"
+has "fields" '"Version" : 2' "$(ctl get ctl/a -w fields)"
+ctl put ctl/b 3 >/dev/null
+ctl put ctl/c 1 >/dev/null
+same "prefix" "$(lines ctl/a ctl/b ctl/c)" "$(ctl get ctl/ --prefix --keys-only | sed '/^$/d')"
+same "range" "$(lines ctl/a ctl/b)" "$(ctl get ctl/a ctl/c --keys-only | sed '/^$/d')"
+same "limit" "$(lines ctl/a ctl/b)" "$(ctl get ctl/ --prefix --limit=2 --keys-only | sed '/^$/d')"
+has "limit says more" '"more":true,"count":3' "$(ctl get ctl/ --prefix --limit=2 -w json)"
+same "from key" "$(lines ctl/b ctl/c)" "$(ctl get ctl/b --from-key --keys-only --limit=2 | sed '/^$/d')"
+same "descending" "$(lines ctl/c ctl/b ctl/a)" "$(ctl get ctl/ --prefix --order=DESCEND --keys-only | sed '/^$/d')"
+same "by value" "$(lines ctl/c ctl/a ctl/b)" \
+    "$(ctl get ctl/ --prefix --order=ASCEND --sort-by=VALUE --keys-only | sed '/^$/d')"
+same "by modification" "$(lines ctl/c ctl/b ctl/a)" \
+    "$(ctl get ctl/ --prefix --order=DESCEND --sort-by=MODIFY --keys-only | sed '/^$/d')"
+same "serializable" "$(lines ctl/a 2)" "$(ctl --endpoints="$first" get ctl/a --consistency=s)"
+before=$(revision)
+ctl put ctl/a 9 >/dev/null
+same "one write, one revision" "$((before + 1))" "$(revision)"
+same "get at a revision" "$(lines ctl/a 2)" "$(ctl get ctl/a --rev="$before")"
+same "ignore value keeps it" "OK" "$(ctl put ctl/a --ignore-value)"
+same "ignored value" "9" "$(ctl get ctl/a --print-value-only)"
+
+same "txn success" "$(lines SUCCESS "" OK "" ctl/a won)" \
+    "$(printf 'value("ctl/a") = "9"\n\nput ctl/a won\nget ctl/a\n\nput ctl/a lost\n\n' | ctl txn)"
+same "txn failure" "$(lines FAILURE "" ctl/a won)" \
+    "$(printf 'mod("ctl/a") = "1"\n\nput ctl/a lost\n\nget ctl/a\n\n' | ctl txn)"
+same "txn create if absent" "$(lines SUCCESS "" OK)" \
+    "$(printf 'create("ctl/new") = "0"\n\nput ctl/new 1\n\n\n' | ctl txn)"
+same "txn not twice" "FAILURE" \
+    "$(printf 'version("ctl/new") = "0"\n\nput ctl/new 2\n\n\n' | ctl txn | head -n 1)"
+refused "duplicate key in a txn" "etcdserver: duplicate key given in txn request" \
+    bash -c "printf '\n%s\n%s\n\n\n' 'put ctl/d 1' 'put ctl/d 2' | $program --endpoints=$endpoints txn"
+
+same "delete" "1" "$(ctl del ctl/new)"
+same "delete of nothing" "0" "$(ctl del ctl/new)"
+same "delete with the old pair" "$(lines 1 ctl/b 3)" "$(ctl del ctl/b --prev-kv)"
+same "delete a prefix" "2" "$(ctl del ctl/ --prefix)"
+same "all gone" "" "$(ctl get ctl/ --prefix)"
+
+ctl put ctl/k 1 >/dev/null
+old=$(revision)
+ctl put ctl/k 2 >/dev/null
+floor=$(revision)
+same "compaction" "compacted revision $floor" "$(ctl compaction "$floor")"
+refused "read below the floor" "etcdserver: mvcc: required revision has been compacted" ctl get ctl/k --rev="$old"
+same "read at the floor" "$(lines ctl/k 2)" "$(ctl get ctl/k --rev="$floor")"
+refused "compacting twice" "etcdserver: mvcc: required revision has been compacted" ctl compaction "$floor"
+refused "read of the future" "etcdserver: mvcc: required revision is a future revision" ctl get ctl/k --rev=1000000000
+refused "empty key" "etcdserver: key is not provided" ctl put "" value
+refused "unknown lease" "etcdserver: requested lease not found" ctl put ctl/k v --lease=1234
+refused "ignore value of a missing key" "etcdserver: key not found" ctl put ctl/absent --ignore-value
+refused "too large" "etcdserver: request is too large" \
+    bash -c "head -c 1600000 /dev/zero | tr '\0' x | $program --endpoints=$endpoints put ctl/large"
+head -c 1400000 /dev/zero | tr '\0' x | ctl put ctl/large >/dev/null
+same "large value" "1400001" "$(ctl get ctl/large --print-value-only | wc -c | tr -d ' ')"
+
+same "three members" "3" "$(ctl member list | grep -c started)"
+same "status of each" "3" "$(ctl endpoint status --cluster -w json | grep -o '"leader":' | wc -l | tr -d ' ')"
+same "one leader" "1" "$(ctl endpoint status --cluster -w table | grep -c '| *true |')"
+same "health of each" "3" "$(ctl endpoint health --cluster 2>&1 | grep -c 'is healthy')"
+has "version" "etcdctl version: 3" "$("$program" version)"
+
+echo "etcdctl: $checks checks passed"

@@ -1,0 +1,150 @@
+//! `cargo xtask conformance`: other people's clients against three real nodes.
+//!
+//! Installs pinned clients below `target/conformance` (nothing is left on the machine), starts a fresh cluster, runs
+//! one script per client from `tests/conformance`, stops the cluster. What cannot be installed fails the run and says
+//! so: a conformance check that quietly tests less is worse than none.
+
+mod cluster;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::say;
+use cluster::Cluster;
+
+/// One client: how to install it and how to drive it.
+struct Client {
+    /// Name on the command line.
+    name: &'static str,
+    /// Puts the client into the given folder.
+    install: fn(&Path) -> Result<(), String>,
+    /// The command that runs the script, without the endpoints.
+    drive: fn(&Path, &Path) -> Command,
+}
+
+const CLIENTS: &[Client] = &[
+    Client { name: "etcdctl", install: install_etcdctl, drive: drive_etcdctl },
+    Client { name: "etcd3", install: install_etcd3, drive: drive_etcd3 },
+    Client { name: "aetcd", install: install_aetcd, drive: drive_aetcd },
+    Client { name: "node", install: install_node, drive: drive_node },
+];
+
+/// Runs every client, or the one called `only`.
+///
+/// # Errors
+/// A name nobody knows, a client that cannot be installed, a cluster that does not start, a script that fails.
+pub fn run(root: &Path, only: Option<&str>) -> Result<(), String> {
+    let chosen: Vec<&Client> = CLIENTS.iter().filter(|client| only.is_none_or(|name| name == client.name)).collect();
+    if chosen.is_empty() {
+        let known: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
+        return Err(format!("no client called {}: choose one of {}", only.unwrap_or(""), known.join(", ")));
+    }
+    let work = target(root).join("conformance");
+    let scripts = root.join("tests/conformance");
+    for client in &chosen {
+        let folder = work.join(client.name);
+        let ready = folder.join(".installed");
+        if !ready.exists() {
+            say(&format!("==> installing {} below {}", client.name, folder.display()));
+            fs::create_dir_all(&folder).map_err(|cause| format!("creating {}: {cause}", folder.display()))?;
+            (client.install)(&folder).map_err(|cause| format!("{} cannot be installed: {cause}", client.name))?;
+            fs::write(&ready, "").map_err(|cause| format!("writing {}: {cause}", ready.display()))?;
+        }
+    }
+    let binary = build(root)?;
+    for client in &chosen {
+        say(&format!("==> {}", client.name));
+        // A cluster of its own, so that what one client leaves behind cannot help or hurt the next.
+        let cluster = Cluster::start(&binary, &work.join("cluster"))?;
+        let mut command = (client.drive)(&work.join(client.name), &scripts);
+        command.arg(cluster.endpoints());
+        let outcome = run_command(&mut command);
+        if let Err(cause) = outcome {
+            return Err(format!("{} failed: {cause}\n{}", client.name, cluster.logs()));
+        }
+    }
+    Ok(())
+}
+
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+/// The program under test: `SINEW_TEST_BINARY`, or a fresh debug build.
+fn build(root: &Path) -> Result<PathBuf, String> {
+    if let Some(binary) = std::env::var_os("SINEW_TEST_BINARY") {
+        return Ok(binary.into());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run_command(Command::new(cargo).args(["build", "--package", "sinew"]).current_dir(root))?;
+    Ok(target(root).join("debug/sinew"))
+}
+
+/// Debian's etcdctl, unpacked without installing it.
+fn install_etcdctl(folder: &Path) -> Result<(), String> {
+    let download = || run_command(Command::new("apt-get").args(["-qq", "download", "etcd-client"]).current_dir(folder));
+    if download().is_err() {
+        // A fresh machine has no package lists yet.
+        run_command(Command::new("apt-get").args(["-qq", "update"]))?;
+        download()?;
+    }
+    let package = fs::read_dir(folder)
+        .map_err(|cause| format!("reading {}: {cause}", folder.display()))?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .ok_or("apt-get downloaded no package")?;
+    run_command(Command::new("dpkg-deb").arg("-x").arg(package).arg(folder))
+}
+
+fn drive_etcdctl(folder: &Path, scripts: &Path) -> Command {
+    let mut command = Command::new("bash");
+    command.arg(scripts.join("etcdctl.sh")).env("ETCDCTL", folder.join("usr/bin/etcdctl"));
+    command
+}
+
+fn install_etcd3(folder: &Path) -> Result<(), String> {
+    // The client's generated code needs the protobuf runtime of its time.
+    install_python(folder, &["etcd3==0.12.0", "protobuf<3.21"])
+}
+
+fn drive_etcd3(folder: &Path, scripts: &Path) -> Command {
+    drive_python(folder, &scripts.join("etcd3_client.py"))
+}
+
+fn install_aetcd(folder: &Path) -> Result<(), String> {
+    install_python(folder, &["aetcd==1.0.0"])
+}
+
+fn drive_aetcd(folder: &Path, scripts: &Path) -> Command {
+    drive_python(folder, &scripts.join("aetcd_client.py"))
+}
+
+fn install_python(folder: &Path, packages: &[&str]) -> Result<(), String> {
+    run_command(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+    run_command(Command::new(folder.join("bin/pip")).args(["--quiet", "install"]).args(packages))
+}
+
+fn drive_python(folder: &Path, script: &Path) -> Command {
+    let mut command = Command::new(folder.join("bin/python"));
+    command.arg(script);
+    command
+}
+
+fn install_node(folder: &Path) -> Result<(), String> {
+    let flags = ["install", "--silent", "--no-fund", "--no-audit", "--ignore-scripts"];
+    run_command(Command::new("npm").args(flags).arg("--prefix").arg(folder).arg("etcd3@1.1.2"))
+}
+
+fn drive_node(folder: &Path, scripts: &Path) -> Command {
+    let mut command = Command::new("node");
+    command.arg(scripts.join("etcd3_client.mjs")).env("NODE_MODULES", folder.join("node_modules"));
+    command
+}
+
+fn run_command(command: &mut Command) -> Result<(), String> {
+    let shown = format!("{command:?}");
+    let status = command.status().map_err(|cause| format!("{shown} could not be started: {cause}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask verify` and `cargo xtask fix`: the whole gate in one command. Verify never writes; fix does.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{codegen, say, tidy};
+
+/// Format, lints, house rules, fresh generated code, tests. Stops at the first that fails.
+///
+/// # Errors
+/// Which step failed.
+pub fn verify(root: &Path) -> Result<(), String> {
+    cargo(root, &["fmt", "--all", "--check"])?;
+    cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    step("tidy", || tidy::run(root))?;
+    step("codegen is fresh", || codegen::run(true))?;
+    cargo(root, &["test", "--workspace"])
+}
+
+/// Rewrites what a tool can rewrite: generated code, lints with a mechanical fix, format.
+///
+/// # Errors
+/// Which step failed.
+pub fn fix(root: &Path) -> Result<(), String> {
+    step("codegen", || codegen::run(false))?;
+    cargo(root, &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"])?;
+    cargo(root, &["fmt", "--all"])
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    say(&format!("==> {name}"));
+    work()
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    let line = format!("cargo {}", arguments.join(" "));
+    say(&format!("==> {line}"));
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(root)
+        .status()
+        .map_err(|cause| format!("{line} could not be started: {cause}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{line} failed: {status}")) }
+}
