@@ -1,0 +1,197 @@
+//! What travels through the log: the requests that can change the store, in types of our own.
+//!
+//! Invariant: a command is applied the same way on every replica, so nothing in it depends on the node that proposed it.
+//! The bytes are in `command_codec`, the checks before proposing in `validate`.
+
+use base::{LeaseId, Revision};
+use bytes::Bytes;
+
+/// A request that may change the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Writes one key.
+    Put(Put),
+    /// Deletes the keys of a range.
+    DeleteRange(DeleteRange),
+    /// Compares, then one of two lists of operations, atomically at one revision.
+    Txn(Txn),
+    /// Raises the compaction floor.
+    Compact(Compact),
+}
+
+/// Writes one key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Put {
+    /// The key, not empty.
+    pub key: Bytes,
+    /// The value; may be empty.
+    pub value: Bytes,
+    /// The lease the key becomes attached to; 0 detaches it.
+    pub lease: LeaseId,
+    /// Answer with the pair that was replaced.
+    pub prev_kv: bool,
+    /// Keep the value, change the lease alone; the key must exist.
+    pub ignore_value: bool,
+    /// Keep the lease, change the value alone; the key must exist.
+    pub ignore_lease: bool,
+}
+
+/// Deletes the keys of a range.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeleteRange {
+    /// First key.
+    pub key: Bytes,
+    /// See [`Span::new`](crate::Span::new).
+    pub range_end: Bytes,
+    /// Answer with the deleted pairs.
+    pub prev_kv: bool,
+}
+
+/// Raises the compaction floor: revisions below it can no longer be read, the state at it still can.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Compact {
+    /// The new floor.
+    pub revision: Revision,
+}
+
+/// Compares, then one of two lists of operations.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Txn {
+    /// All must hold for `success` to be chosen.
+    pub compares: Vec<Compare>,
+    /// Runs when every compare holds.
+    pub success: Vec<Op>,
+    /// Runs otherwise.
+    pub failure: Vec<Op>,
+}
+
+impl Txn {
+    /// Whether no path can write: such a transaction needs no log entry (see [`read_txn`](crate::read_txn)).
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| match op {
+            Op::Range(_) => true,
+            Op::Txn(nested) => nested.is_read_only(),
+            Op::Put(_) | Op::DeleteRange(_) | Op::Empty => false,
+        })
+    }
+}
+
+/// One operation of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// A read; sees the operations before it.
+    Range(RangeRequest),
+    /// A write.
+    Put(Put),
+    /// A delete.
+    DeleteRange(DeleteRange),
+    /// A nested transaction; its compares see the state before the outermost one.
+    Txn(Txn),
+    /// The wire message named no operation. Refused by validation; it exists so that the refusal comes in etcd's order.
+    Empty,
+}
+
+/// A condition on one key, or on every key of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// First key.
+    pub key: Bytes,
+    /// See [`Span::new`](crate::Span::new).
+    pub range_end: Bytes,
+    /// How the stored field relates to the operand in `target`.
+    pub result: CompareResult,
+    /// The field, with the operand to compare it to.
+    pub target: CompareTarget,
+}
+
+/// The relation "stored field *relation* operand".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompareResult {
+    /// Equal.
+    Equal,
+    /// Stored is greater.
+    Greater,
+    /// Stored is less.
+    Less,
+    /// Different.
+    NotEqual,
+}
+
+/// A field of a key, with the operand to compare it to. A missing key has all numbers zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompareTarget {
+    /// Number of puts since creation.
+    Version(i64),
+    /// Revision of creation.
+    CreateRevision(Revision),
+    /// Revision of the last put.
+    ModRevision(Revision),
+    /// The value; a missing key never passes, whatever the relation.
+    Value(Bytes),
+    /// The attached lease.
+    Lease(LeaseId),
+}
+
+/// A read. Never in the log by itself, but transactions carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RangeRequest {
+    /// First key.
+    pub key: Bytes,
+    /// See [`Span::new`](crate::Span::new).
+    pub range_end: Bytes,
+    /// Most pairs to return; 0 or less means all.
+    pub limit: i64,
+    /// Read the state at this revision; 0 or less means the latest.
+    pub revision: Revision,
+    /// Direction of the sort.
+    pub sort_order: SortOrder,
+    /// Field of the sort.
+    pub sort_target: SortTarget,
+    /// A possibly stale answer of the contacted node is acceptable. Routing is the caller's matter, not ours.
+    pub serializable: bool,
+    /// Leave out values.
+    pub keys_only: bool,
+    /// Only count.
+    pub count_only: bool,
+    /// Leave out pairs modified before; 0 switches the filter off.
+    pub min_mod_revision: Revision,
+    /// Leave out pairs modified after; 0 switches the filter off.
+    pub max_mod_revision: Revision,
+    /// Leave out pairs created before; 0 switches the filter off.
+    pub min_create_revision: Revision,
+    /// Leave out pairs created after; 0 switches the filter off.
+    pub max_create_revision: Revision,
+}
+
+/// Direction of a sort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortOrder {
+    /// Key order; ascending if the target is not the key.
+    #[default]
+    None,
+    /// Smallest first.
+    Ascend,
+    /// Largest first.
+    Descend,
+    /// A number the protocol does not define; refused by validation.
+    Unknown,
+}
+
+/// Field of a sort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortTarget {
+    /// The key, bytewise.
+    #[default]
+    Key,
+    /// The version.
+    Version,
+    /// The revision of creation.
+    Create,
+    /// The revision of the last put.
+    Mod,
+    /// The value, bytewise.
+    Value,
+    /// A number the protocol does not define; refused by validation.
+    Unknown,
+}
