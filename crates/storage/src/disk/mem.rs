@@ -1,0 +1,655 @@
+//! A disk in memory that forgets like a real one.
+//!
+//! Model (Pillai et al., "All file systems are not created equal", 2014; Rebello et al. 2020): a file is a set of 4 KiB
+//! pages, each with a durable and perhaps a newer, unsynced content. [`MemDisk::crash`] keeps a random subset of the
+//! unsynced pages, some of them torn at 512 bytes, and a random subset of the unsynced directory operations. A page
+//! whose sync failed, or whose write the drive lost, can still be read until the crash, but no later sync saves it.
+//! Everything is decided by seeds: the same calls give the same disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base::{Fault, Prng};
+
+use super::{BLOCK_BYTES, DISK_FULL, Disk, File};
+
+/// Unit of atomicity within a page.
+const SECTOR_BYTES: usize = 512;
+
+type Page = Option<Arc<[u8; BLOCK_BYTES]>>;
+type Pages = BTreeMap<u64, Page>;
+
+/// What happens to a chosen write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WriteFault {
+    /// The call fails; a random part of the bytes may have been written.
+    Error,
+    /// The call succeeds and the bytes can be read until the crash, but they never reach the medium.
+    Lost,
+    /// The call succeeds, but the bytes land elsewhere in the same file.
+    Misdirected {
+        /// Where they land.
+        offset: u64,
+    },
+}
+
+/// The disk. Clones share it, as handles of one machine do.
+#[derive(Clone)]
+pub struct MemDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone, Default)]
+struct Inode {
+    durable: Pages,
+    /// Written, not synced.
+    dirty: Pages,
+    /// Readable, but beyond saving.
+    ghost: Pages,
+    durable_size: u64,
+    size: u64,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Link { name: String, inode: u64 },
+    Unlink { name: String },
+    Rename { from: String, to: String, inode: u64 },
+}
+
+#[derive(Clone)]
+struct State {
+    inodes: BTreeMap<u64, Inode>,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    changes: Vec<NameChange>,
+    dirs: BTreeSet<String>,
+    next_inode: u64,
+    prng: Prng,
+    writes: u64,
+    syncs: u64,
+    /// Counts every call that changes something; the machine loses power after this many.
+    operations: u64,
+    power_off_after: Option<u64>,
+    write_faults: BTreeMap<u64, WriteFault>,
+    sync_faults: BTreeSet<u64>,
+    capacity_pages: Option<u64>,
+}
+
+impl MemDisk {
+    /// An empty disk; `seed` decides how failing writes tear.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            inodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            changes: Vec::new(),
+            dirs: BTreeSet::from([String::new()]),
+            next_inode: 1,
+            prng: Prng::new(seed),
+            writes: 0,
+            syncs: 0,
+            operations: 0,
+            power_off_after: None,
+            write_faults: BTreeMap::new(),
+            sync_faults: BTreeSet::new(),
+            capacity_pages: None,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A test that panicked while holding the lock has failed already; the model itself stays consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An independent copy of the disk as it is now; pages are shared until written.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.lock().clone())) }
+    }
+
+    /// Power loss and restart: what was not synced survives in part, as `seed` decides. Pending faults are forgotten.
+    /// Handles opened before must not be used any more.
+    pub fn crash(&self, seed: u64) {
+        self.lock().crash(&mut Prng::new(seed), false);
+    }
+
+    /// Power loss where nothing that was not synced survives.
+    pub fn crash_hard(&self) {
+        self.lock().crash(&mut Prng::new(0), true);
+    }
+
+    /// The process dies, the machine goes on: nothing is lost, pending faults are forgotten.
+    pub fn kill(&self) {
+        self.lock().forget_faults();
+    }
+
+    /// Writes, and syncs of files, performed so far.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.writes, state.syncs)
+    }
+
+    /// Calls so far that changed, or made durable, anything.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// After this many more operations every call fails, as if the machine were off.
+    pub fn power_off_after(&self, operations: u64) {
+        let mut state = self.lock();
+        state.power_off_after = Some(state.operations + operations);
+    }
+
+    /// Plants a fault on the `nth` write from now; 0 is the next one.
+    pub fn fault_write(&self, nth: u64, fault: WriteFault) {
+        let mut state = self.lock();
+        let at = state.writes + nth;
+        state.write_faults.insert(at, fault);
+    }
+
+    /// Lets the `nth` file sync from now fail; 0 is the next one. What it should have saved is lost at the next crash.
+    pub fn fault_sync(&self, nth: u64) {
+        let mut state = self.lock();
+        let at = state.syncs + nth;
+        state.sync_faults.insert(at);
+    }
+
+    /// Limits the disk to this many bytes; existing data stays.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity_pages = bytes.map(|bytes| bytes / BLOCK_BYTES as u64);
+    }
+
+    /// Bytes in use, in whole pages.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.lock().used_pages() * BLOCK_BYTES as u64
+    }
+
+    /// Bit rot: inverts the bits of `mask` in one byte, durably.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn flip(&self, name: &str, offset: u64, mask: u8) {
+        let mut state = self.lock();
+        let id = *state.names.get(name).expect("flip names a file that exists");
+        let inode = state.inodes.get_mut(&id).expect("every name has an inode");
+        let (page, at) = (offset / BLOCK_BYTES as u64, (offset % BLOCK_BYTES as u64) as usize);
+        for pages in [&mut inode.durable, &mut inode.dirty, &mut inode.ghost] {
+            if let Some(content) = pages.get_mut(&page) {
+                let mut bytes = bytes_of(content);
+                bytes[at] ^= mask;
+                *content = Some(Arc::new(bytes));
+            }
+        }
+    }
+
+    /// The whole contents of a file as a reader sees them now.
+    #[must_use]
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.lock();
+        let inode = &state.inodes[state.names.get(name)?];
+        let mut contents = vec![0; usize::try_from(inode.size).ok()?];
+        inode.read(0, &mut contents);
+        Some(contents)
+    }
+
+    /// Puts a file of these contents on the disk, durably, replacing what was there: for crash images.
+    pub fn put(&self, name: &str, contents: &[u8]) {
+        let mut state = self.lock();
+        let id = state.next_inode;
+        state.next_inode += 1;
+        let mut inode = Inode { size: contents.len() as u64, ..Inode::default() };
+        inode.write(0, contents);
+        inode.sync();
+        state.inodes.insert(id, inode);
+        state.names.insert(name.to_owned(), id);
+        state.durable_names.insert(name.to_owned(), id);
+        if let Some((dir, _)) = name.rsplit_once('/') {
+            state.dirs.insert(dir.to_owned());
+        }
+    }
+}
+
+fn bytes_of(page: &Page) -> [u8; BLOCK_BYTES] {
+    page.as_ref().map_or([0; BLOCK_BYTES], |bytes| **bytes)
+}
+
+impl Inode {
+    fn page(&self, number: u64) -> &Page {
+        const ZEROS: &Page = &None;
+        [&self.dirty, &self.ghost, &self.durable].into_iter().find_map(|pages| pages.get(&number)).unwrap_or(ZEROS)
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) {
+        let mut done = 0;
+        while done < into.len() {
+            let at = offset + done as u64;
+            let within = (at % BLOCK_BYTES as u64) as usize;
+            let len = (BLOCK_BYTES - within).min(into.len() - done);
+            match self.page(at / BLOCK_BYTES as u64) {
+                Some(page) => into[done..done + len].copy_from_slice(&page[within..within + len]),
+                None => into[done..done + len].fill(0),
+            }
+            done += len;
+        }
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done as u64;
+            let (number, within) = (at / BLOCK_BYTES as u64, (at % BLOCK_BYTES as u64) as usize);
+            let len = (BLOCK_BYTES - within).min(bytes.len() - done);
+            let mut page = bytes_of(self.page(number));
+            page[within..within + len].copy_from_slice(&bytes[done..done + len]);
+            let page = if page.iter().all(|&byte| byte == 0) { None } else { Some(Arc::new(page)) };
+            self.dirty.insert(number, page);
+            done += len;
+        }
+        self.size = self.size.max(offset + bytes.len() as u64);
+    }
+
+    fn sync(&mut self) {
+        for (number, page) in std::mem::take(&mut self.dirty) {
+            // A page that was written again after its earlier content was lost is whole again.
+            self.ghost.remove(&number);
+            self.durable.insert(number, page);
+        }
+        self.durable_size = self.size;
+    }
+
+    fn lose_dirty(&mut self) {
+        self.ghost.append(&mut self.dirty);
+    }
+
+    fn crash(&mut self, prng: &mut Prng, hard: bool) {
+        self.ghost.clear();
+        if hard {
+            self.dirty.clear();
+            self.size = self.durable_size;
+            return;
+        }
+        // Sometimes all, sometimes none, mostly a mixture.
+        let mood = prng.below(6);
+        for (number, page) in std::mem::take(&mut self.dirty) {
+            match if mood < 2 { mood } else { prng.below(3) } {
+                0 => {}
+                1 => {
+                    self.durable.insert(number, page);
+                }
+                _ => {
+                    let (new, mut torn) = (bytes_of(&page), bytes_of(self.durable.get(&number).unwrap_or(&None)));
+                    for sector in (0..BLOCK_BYTES).step_by(SECTOR_BYTES) {
+                        if prng.below(2) == 0 {
+                            torn[sector..sector + SECTOR_BYTES].copy_from_slice(&new[sector..sector + SECTOR_BYTES]);
+                        }
+                    }
+                    self.durable.insert(number, Some(Arc::new(torn)));
+                }
+            }
+        }
+        if mood == 0 || (mood > 1 && prng.below(2) == 0) {
+            self.size = self.durable_size;
+        }
+        self.durable_size = self.size;
+        let pages = self.size.div_ceil(BLOCK_BYTES as u64);
+        self.durable.retain(|number, _| *number < pages);
+    }
+}
+
+impl State {
+    fn forget_faults(&mut self) {
+        self.power_off_after = None;
+        self.write_faults.clear();
+        self.sync_faults.clear();
+    }
+
+    fn crash(&mut self, prng: &mut Prng, hard: bool) {
+        self.forget_faults();
+        for inode in self.inodes.values_mut() {
+            inode.crash(prng, hard);
+        }
+        let mut names = std::mem::take(&mut self.durable_names);
+        let mood = if hard { 0 } else { prng.below(4) };
+        for change in std::mem::take(&mut self.changes) {
+            let kept = match mood {
+                0 => false,
+                1 => true,
+                _ => prng.below(2) == 0,
+            };
+            if kept {
+                change.apply(&mut names);
+            }
+        }
+        self.inodes.retain(|id, _| names.values().any(|used| used == id));
+        self.names = names.clone();
+        self.durable_names = names;
+    }
+
+    /// Counts an operation that changes something, and refuses it once the power is off.
+    fn operate(&mut self, operation: &'static str, name: &str) -> Result<(), Fault> {
+        self.check_power(operation, name)?;
+        self.operations += 1;
+        Ok(())
+    }
+
+    fn check_power(&self, operation: &'static str, name: &str) -> Result<(), Fault> {
+        match self.power_off_after {
+            Some(limit) if self.operations >= limit => Err(fault(operation, name, "the power is off")),
+            _ => Ok(()),
+        }
+    }
+
+    fn used_pages(&self) -> u64 {
+        let linked: BTreeSet<u64> = self.names.values().copied().collect();
+        let pages = |id: &u64| self.inodes.get(id).map_or(0, |inode| inode.size.div_ceil(BLOCK_BYTES as u64));
+        linked.iter().map(pages).sum()
+    }
+
+    fn inode(&self, operation: &'static str, name: &str) -> Result<u64, Fault> {
+        self.names.get(name).copied().ok_or_else(|| fault(operation, name, "no such file"))
+    }
+
+    fn change(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.changes.push(change);
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            Self::Link { name, inode } => {
+                names.insert(name.clone(), *inode);
+            }
+            Self::Unlink { name } => {
+                names.remove(name);
+            }
+            Self::Rename { from, to, inode } => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
+        }
+    }
+
+    fn touches(&self, dir: &str) -> bool {
+        let name = match self {
+            Self::Link { name, .. } | Self::Unlink { name } | Self::Rename { from: name, .. } => name,
+        };
+        name.rsplit_once('/').map_or("", |(parent, _)| parent) == dir
+    }
+}
+
+fn fault(operation: &'static str, name: &str, cause: &str) -> Fault {
+    Fault::Io { operation, path: name.to_owned(), cause: cause.to_owned() }
+}
+
+impl Disk for MemDisk {
+    fn create(&self, name: &str) -> Result<Arc<dyn File>, Fault> {
+        let mut state = self.lock();
+        state.operate("create", name)?;
+        if state.names.contains_key(name) {
+            return Err(fault("create", name, "the file exists"));
+        }
+        let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if !state.dirs.contains(parent) {
+            return Err(fault("create", name, "no such directory"));
+        }
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        state.inodes.insert(inode, Inode::default());
+        state.change(NameChange::Link { name: name.to_owned(), inode });
+        Ok(Arc::new(MemFile { disk: self.clone(), inode, name: name.to_owned() }))
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn File>, Fault> {
+        let state = self.lock();
+        state.check_power("open", name)?;
+        let inode = state.inode("open", name)?;
+        Ok(Arc::new(MemFile { disk: self.clone(), inode, name: name.to_owned() }))
+    }
+
+    fn create_dir(&self, name: &str) -> Result<(), Fault> {
+        let mut state = self.lock();
+        state.operate("create directory", name)?;
+        // Directories themselves are not what is tested here: they survive at once.
+        state.dirs.insert(name.to_owned());
+        Ok(())
+    }
+
+    fn list(&self, dir: &str) -> Result<Vec<String>, Fault> {
+        let state = self.lock();
+        state.check_power("list", dir)?;
+        if !state.dirs.contains(dir) {
+            return Err(fault("list", dir, "no such directory"));
+        }
+        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let within = |name: &String| name.strip_prefix(&prefix).filter(|rest| !rest.contains('/')).map(str::to_owned);
+        Ok(state.names.keys().filter_map(within).collect())
+    }
+
+    fn exists(&self, name: &str) -> Result<bool, Fault> {
+        let state = self.lock();
+        state.check_power("stat", name)?;
+        Ok(state.names.contains_key(name) || state.dirs.contains(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), Fault> {
+        let mut state = self.lock();
+        state.operate("rename", from)?;
+        let inode = state.inode("rename", from)?;
+        state.change(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), inode });
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Fault> {
+        let mut state = self.lock();
+        state.operate("remove", name)?;
+        state.inode("remove", name)?;
+        state.change(NameChange::Unlink { name: name.to_owned() });
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &str) -> Result<(), Fault> {
+        let mut state = self.lock();
+        state.operate("fsync directory", dir)?;
+        let state = &mut *state;
+        let (synced, rest) = std::mem::take(&mut state.changes).into_iter().partition(|change| change.touches(dir));
+        state.changes = rest;
+        let synced: Vec<NameChange> = synced;
+        for change in synced {
+            change.apply(&mut state.durable_names);
+        }
+        Ok(())
+    }
+
+    fn describe(&self, name: &str) -> String {
+        name.to_owned()
+    }
+}
+
+struct MemFile {
+    disk: MemDisk,
+    inode: u64,
+    name: String,
+}
+
+impl MemFile {
+    fn with<R>(
+        &self,
+        operation: &'static str,
+        state: &mut State,
+        work: impl FnOnce(&mut Inode) -> R,
+    ) -> Result<R, Fault> {
+        match state.inodes.get_mut(&self.inode) {
+            Some(inode) => Ok(work(inode)),
+            None => Err(fault(operation, &self.name, "the file was lost in a crash")),
+        }
+    }
+}
+
+impl File for MemFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), Fault> {
+        let mut state = self.disk.lock();
+        state.check_power("read", &self.name)?;
+        let end = offset + into.len() as u64;
+        self.with("read", &mut state, |inode| {
+            if end > inode.size {
+                return Err(fault("read", &self.name, "read past the end of the file"));
+            }
+            inode.read(offset, into);
+            Ok(())
+        })?
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let mut state = self.disk.lock();
+        state.operate("write", &self.name)?;
+        let nth = state.writes;
+        state.writes += 1;
+        if let Some(capacity) = state.capacity_pages {
+            let size = self.with("write", &mut state, |inode| inode.size)?;
+            let end = offset + bytes.len() as u64;
+            let more = end.div_ceil(BLOCK_BYTES as u64).saturating_sub(size.div_ceil(BLOCK_BYTES as u64));
+            if more > 0 && state.used_pages() + more > capacity {
+                return Err(fault("write", &self.name, &format!("{DISK_FULL} (injected)")));
+            }
+        }
+        let planted = state.write_faults.remove(&nth);
+        let part = state.prng.below(bytes.len() as u64 + 1) as usize;
+        self.with("write", &mut state, |inode| match planted {
+            None => {
+                inode.write(offset, bytes);
+                Ok(())
+            }
+            Some(WriteFault::Error) => {
+                inode.write(offset, &bytes[..part]);
+                Err(fault("write", &self.name, "input/output error (injected)"))
+            }
+            Some(WriteFault::Lost) => {
+                let earlier = std::mem::take(&mut inode.dirty);
+                inode.dirty.clone_from(&earlier);
+                inode.write(offset, bytes);
+                let (first, last) = (offset / BLOCK_BYTES as u64, (offset + bytes.len() as u64) / BLOCK_BYTES as u64);
+                for (number, page) in std::mem::replace(&mut inode.dirty, earlier) {
+                    if (first..=last).contains(&number) {
+                        inode.dirty.remove(&number);
+                        inode.ghost.insert(number, page);
+                    }
+                }
+                Ok(())
+            }
+            Some(WriteFault::Misdirected { offset }) => {
+                inode.write(offset, bytes);
+                Ok(())
+            }
+        })?
+    }
+
+    fn sync_data(&self) -> Result<(), Fault> {
+        let mut state = self.disk.lock();
+        state.operate("fdatasync", &self.name)?;
+        let nth = state.syncs;
+        state.syncs += 1;
+        let fails = state.sync_faults.remove(&nth);
+        self.with("fdatasync", &mut state, |inode| {
+            if fails {
+                inode.lose_dirty();
+                return Err(fault("fdatasync", &self.name, "input/output error (injected)"));
+            }
+            inode.sync();
+            Ok(())
+        })?
+    }
+
+    fn size(&self) -> Result<u64, Fault> {
+        let mut state = self.disk.lock();
+        state.check_power("stat", &self.name)?;
+        self.with("stat", &mut state, |inode| inode.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(disk: &MemDisk) -> Arc<dyn File> {
+        let file = disk.create("f").expect("create");
+        file.write_at(0, &[1; 3 * BLOCK_BYTES]).expect("write");
+        file.sync_data().expect("sync");
+        disk.sync_dir("").expect("sync");
+        file
+    }
+
+    #[test]
+    fn synced_bytes_survive_and_unsynced_ones_may_tear() {
+        let mut outcomes = BTreeSet::new();
+        for seed in 0..200 {
+            let disk = MemDisk::new(0);
+            let handle = file(&disk);
+            handle.write_at(BLOCK_BYTES as u64, &[2; BLOCK_BYTES]).expect("write");
+            disk.crash(seed);
+            let contents = disk.contents("f").expect("the name was synced");
+            assert!(contents[..BLOCK_BYTES].iter().all(|&byte| byte == 1), "a synced page changed");
+            assert!(contents[2 * BLOCK_BYTES..].iter().all(|&byte| byte == 1), "a synced page changed");
+            let sectors = contents[BLOCK_BYTES..2 * BLOCK_BYTES].chunks(SECTOR_BYTES);
+            outcomes.insert(sectors.map(|sector| sector[0]).collect::<Vec<u8>>());
+        }
+        assert!(outcomes.contains(&vec![1; 8]) && outcomes.contains(&vec![2; 8]), "all or nothing never happened");
+        assert!(outcomes.len() > 10, "pages hardly ever tear: {outcomes:?}");
+    }
+
+    #[test]
+    fn names_are_lost_without_a_directory_sync() {
+        let disk = MemDisk::new(0);
+        file(&disk);
+        disk.create("unsynced").expect("create");
+        disk.rename("f", "g").expect("rename");
+        let survivor = disk.fork();
+        survivor.sync_dir("").expect("sync");
+        disk.crash_hard();
+        survivor.crash_hard();
+        assert_eq!(disk.list(""), Ok(vec!["f".to_owned()]));
+        assert_eq!(survivor.list(""), Ok(vec!["g".to_owned(), "unsynced".to_owned()]));
+    }
+
+    #[test]
+    fn a_failed_sync_loses_what_it_should_have_saved() {
+        let disk = MemDisk::new(0);
+        let handle = file(&disk);
+        disk.fault_sync(0);
+        handle.write_at(0, &[7; 10]).expect("write");
+        assert!(handle.sync_data().is_err());
+        handle.sync_data().expect("the second sync lies, as on a real system");
+        let mut byte = [0];
+        handle.read_at(0, &mut byte).expect("read");
+        assert_eq!(byte, [7], "still in the cache");
+        disk.crash(1);
+        assert_eq!(disk.contents("f").expect("file")[0], 1, "and gone after the crash");
+    }
+
+    #[test]
+    fn lost_misdirected_and_refused_writes() {
+        let disk = MemDisk::new(0);
+        let handle = file(&disk);
+        disk.fault_write(0, WriteFault::Lost);
+        disk.fault_write(1, WriteFault::Misdirected { offset: 2 * BLOCK_BYTES as u64 });
+        handle.write_at(0, &[5; 10]).expect("write");
+        handle.write_at(BLOCK_BYTES as u64, &[6; 10]).expect("write");
+        handle.sync_data().expect("sync");
+        assert_eq!(disk.contents("f").expect("file")[0], 5);
+        disk.crash_hard();
+        let contents = disk.contents("f").expect("file");
+        assert_eq!((contents[0], contents[BLOCK_BYTES], contents[2 * BLOCK_BYTES]), (1, 1, 6));
+        disk.set_capacity(Some(3 * BLOCK_BYTES as u64));
+        let handle = disk.open("f").expect("open");
+        handle.write_at(0, &[9; BLOCK_BYTES]).expect("an overwrite needs no room");
+        let Err(full) = handle.write_at(3 * BLOCK_BYTES as u64, &[9]) else { panic!("wrote beyond the capacity") };
+        assert!(crate::disk::is_full(&full));
+    }
+}

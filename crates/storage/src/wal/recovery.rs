@@ -1,0 +1,512 @@
+//! What a start makes of the files it finds: the longest sound log, or a refusal.
+//!
+//! Segments are read in order, frame by frame. Where no valid frame stands, the log ends, *if nothing behind that
+//! place proves otherwise*:
+//! - a frame of a later flush, or any frame in a later segment, was written only after the place was durable: damage;
+//! - a frame of the same flush may survive a crash in the middle of one write: a torn tail, cut and wiped.
+//!
+//! What cannot be told apart: damage to the very last flush, with nothing behind it, looks like a write that never
+//! finished and is cut. Only other replicas can notice.
+//!
+//! The tail is wiped before anything is appended, so that frames of a flush that was never acknowledged cannot appear
+//! behind later ones.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base::{Fault, GroupId, Lsn};
+use bytes::Bytes;
+use kernel::{Mark, Recovered};
+
+use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
+use super::gc::Spares;
+use super::index::{Location, LogIndex};
+use super::reader::Loaded;
+use super::record::{Change, damaged, decode_record};
+use super::segment::{
+    DIR, FIRST_FRAME, Named, Segment, WalIdentity, open_segment, parse_name, segment_name, spare_name, write_header,
+};
+use super::writer::{Active, Counters, Staging, frame_bytes_max};
+use super::{Wal, WalOptions};
+use crate::disk::{BLOCK_BYTES, Disk};
+
+/// Bytes read ahead while scanning.
+const WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// The end of the log was cut: a write that a crash interrupted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TornTail {
+    /// The file.
+    pub file: String,
+    /// Where the log ends now.
+    pub offset: u64,
+}
+
+/// What was found; asked once per group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecoveredLog {
+    groups: Vec<GroupId>,
+    torn: Option<TornTail>,
+}
+
+impl RecoveredLog {
+    /// The groups that have durable state, ascending.
+    #[must_use]
+    pub fn groups(&self) -> &[GroupId] {
+        &self.groups
+    }
+
+    /// Whether an unfinished write was cut off the end: worth a line in the log.
+    #[must_use]
+    pub const fn torn(&self) -> Option<&TornTail> {
+        self.torn.as_ref()
+    }
+
+    /// The state a group's replica starts from, given what its state machine holds. Entries above the mark are loaded.
+    /// If the log does not connect to the mark (a snapshot was installed and the log had not followed yet), the log is
+    /// emptied up to the mark; that change is durable with the next [`Wal::sync`].
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] if the log misses entries, or its group is gone although the state machine has applied some
+    /// of it, or the state machine is behind the log's start.
+    pub fn group(&self, wal: &mut Wal, group: GroupId, mark: Mark) -> Result<Recovered, Fault> {
+        wal.check()?;
+        recover_group(wal, group, mark)
+    }
+}
+
+fn lost(group: GroupId, detail: &str) -> Fault {
+    Fault::Corrupt {
+        place: format!("the log of group {group}"),
+        detail: format!(
+            "{detail}; this node may have forgotten promises. Remove it from the cluster and add it again with an empty \
+             data directory"
+        ),
+    }
+}
+
+fn recover_group(wal: &mut Wal, group: GroupId, mark: Mark) -> Result<Recovered, Fault> {
+    let position = mark.position;
+    let index = Arc::clone(&wal.index);
+    let index = index.read().unwrap_or_else(PoisonError::into_inner);
+    let Some(log) = index.groups.get(&group) else {
+        if position.index.0 > 0 {
+            let detail = format!("nothing is left of it, but entries up to {} are applied", position.index);
+            return Err(lost(group, &detail));
+        }
+        return Ok(Recovered { mark, ..Recovered::default() });
+    };
+    if position.index < log.base.index {
+        let detail = format!("it starts after {}, but only {} is applied", log.base.index, position.index);
+        return Err(lost(group, &detail));
+    }
+    let recovered = Recovered {
+        promised: log.hard.promised,
+        accepted: log.hard.accepted,
+        commit: log.hard.commit.max(position.index),
+        base: log.base,
+        runs: Vec::new(),
+        entries: Vec::new(),
+        last: log.last(),
+        mark,
+    };
+    // An applied entry is chosen: the log may hold it under a higher stamp (accepted again), never under a lower one.
+    // A lower one is a different entry that a snapshot has overtaken.
+    let connects =
+        position.index == log.base.index || log.stamp(position.index).is_some_and(|stamp| stamp >= position.stamp);
+    if !connects {
+        let change = Change::Compact { base: position, keep_suffix: false };
+        wal.staging.put(&index, group, change, None)?;
+        return Ok(Recovered { base: position, last: position.index, ..recovered });
+    }
+    let (runs, last) = (log.runs(position.index), log.last());
+    drop(index);
+    let entries = match wal.reader().load(group, position.index.next(), last.next(), usize::MAX)? {
+        Loaded::Entries(entries) => entries,
+        Loaded::Compacted(_) => Vec::new(),
+    };
+    let expected = last.0 - position.index.0;
+    assert!(entries.len() as u64 == expected, "{group}: {} entries loaded, {expected} indexed", entries.len());
+    Ok(Recovered { runs, entries, ..recovered })
+}
+
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    identity: WalIdentity,
+    options: WalOptions,
+) -> Result<(Wal, RecoveredLog), Fault> {
+    disk.create_dir(DIR)?;
+    let (mut numbers, mut spares) = (Vec::new(), Vec::new());
+    for name in disk.list(DIR)? {
+        match parse_name(&name) {
+            Named::Segment(number) => numbers.push(number),
+            Named::Spare(number) => spares.push(number),
+            Named::Foreign => {}
+        }
+    }
+    numbers.sort_unstable();
+    if numbers.is_empty() {
+        if !options.may_create {
+            return Err(Fault::Corrupt {
+                place: disk.describe(DIR),
+                detail:
+                    "the log is missing from a data directory that had one; this node may have forgotten promises. \
+                         Remove it from the cluster and add it again with an empty data directory"
+                        .to_owned(),
+            });
+        }
+        create_first(&*disk, identity, options.segment_bytes)?;
+        numbers.push(1);
+    }
+    let mut segments = Vec::new();
+    for number in &numbers {
+        let (segment, size) = open_segment(&*disk, identity, *number)?;
+        if u32::try_from(*number).is_err() || size > super::SEGMENT_BYTES_MAX {
+            return Err(damaged(&segment.place(&*disk), 0, "impossible segment number or size"));
+        }
+        segments.push((Arc::new(segment), size));
+    }
+    let scan = Scan::new(Arc::clone(&disk)).run(&segments)?;
+    finish(disk, identity, options, &segments, scan, &spares)
+}
+
+/// The first segment of a new log, under its name only once it is complete.
+fn create_first(disk: &dyn Disk, identity: WalIdentity, segment_bytes: u64) -> Result<(), Fault> {
+    let draft = spare_name(0);
+    if disk.exists(&draft)? {
+        disk.remove(&draft)?;
+    }
+    let file = disk.create(&draft)?;
+    file.zero_fill(0, segment_bytes)?;
+    write_header(&*file, identity, 1, segment_bytes)?;
+    disk.rename(&draft, &segment_name(1))?;
+    disk.sync_dir(DIR)
+}
+
+/// A place in the log.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Position in the list of segments.
+    segment: usize,
+    offset: u64,
+}
+
+struct Scan {
+    disk: Arc<dyn Disk>,
+    index: LogIndex,
+    /// The last frame taken.
+    last: Option<FrameHeader>,
+    /// Last turn of the last complete flush.
+    lsn: u64,
+    oldest: u64,
+    /// Changes of a flush that is not complete yet.
+    pending: Vec<(GroupId, Change, Location)>,
+    /// Where that flush starts.
+    pending_from: Option<Place>,
+    /// The last complete flush ends here.
+    end: Place,
+    /// The counters as they were there.
+    sequence: u64,
+    flush: u64,
+    /// Segments before this number do not connect to it.
+    gap_before: u64,
+    /// Where no frame was found, in the last segment read: the first suspect if it turns out that one is missing.
+    stop: Option<(Arc<Segment>, u64)>,
+}
+
+impl Scan {
+    fn new(disk: Arc<dyn Disk>) -> Self {
+        Self {
+            disk,
+            index: LogIndex::default(),
+            last: None,
+            lsn: 0,
+            oldest: 0,
+            pending: Vec::new(),
+            pending_from: None,
+            end: Place { segment: 0, offset: FIRST_FRAME },
+            sequence: 1,
+            flush: 1,
+            gap_before: 0,
+            stop: None,
+        }
+    }
+
+    fn run(mut self, segments: &[(Arc<Segment>, u64)]) -> Result<Self, Fault> {
+        for (position, (segment, size)) in segments.iter().enumerate() {
+            if position > 0 && segment.number != segments[position - 1].0.number + 1 {
+                // Only segments that are not needed any more may be missing: checked once that is known.
+                let disk = self.disk;
+                self = Self { gap_before: segment.number, ..Self::new(disk) };
+                self.end.segment = position;
+            }
+            self.scan_segment(position, segment, *size)?;
+        }
+        let first = segments.first().map_or(0, |(segment, _)| segment.number);
+        let needed = self.oldest.max(1);
+        if first > needed || self.gap_before > needed {
+            let missing = if first > needed { needed } else { self.gap_before - 1 };
+            let place = self.disk.describe(&segment_name(missing));
+            return Err(damaged(&place, 0, "this segment of the log is missing"));
+        }
+        self.check_holes()?;
+        Ok(self)
+    }
+
+    fn scan_segment(&mut self, position: usize, segment: &Arc<Segment>, size: u64) -> Result<(), Fault> {
+        let number = u32::try_from(segment.number).expect("checked when opened");
+        let mut window = Window::new(segment, size);
+        let mut offset = FIRST_FRAME;
+        while let Some(header) = window.header(offset)? {
+            let Some(body) = window.body(offset, &header)? else { break };
+            if !self.continues(&header, position, offset) {
+                break;
+            }
+            if self.index.segments.is_empty() || offset == FIRST_FRAME {
+                self.index.segments.insert(number, Arc::clone(segment));
+            }
+            self.take_frame(position, segment, offset, header, &body)?;
+            offset += header.span();
+        }
+        self.check_rest(position, &mut window, offset)?;
+        self.stop = Some((Arc::clone(segment), offset));
+        Ok(())
+    }
+
+    /// Whether a valid frame is the one that must follow.
+    fn continues(&self, header: &FrameHeader, position: usize, offset: u64) -> bool {
+        let Some(last) = &self.last else {
+            // The first frame of all. After a gap, or where older segments were given back, its numbers are unknown;
+            // a new log starts with 1.
+            return offset == FIRST_FRAME && self.end.segment == position;
+        };
+        // Also refuses a frame that would continue behind a place where the log had ended within a segment: the
+        // sequence has moved on there.
+        let flush = if last.more { last.flush } else { last.flush + 1 };
+        header.sequence == last.sequence + 1 && header.flush == flush
+    }
+
+    fn take_frame(
+        &mut self,
+        position: usize,
+        segment: &Arc<Segment>,
+        offset: u64,
+        header: FrameHeader,
+        body: &Bytes,
+    ) -> Result<(), Fault> {
+        if self.pending_from.is_none() {
+            self.pending_from = Some(Place { segment: position, offset });
+        }
+        let mut at = 0;
+        while at < body.len() {
+            let record_offset = offset + (FRAME_HEADER_BYTES + at) as u64;
+            let record = decode_record(&body.slice(at..), segment.address(record_offset))
+                .map_err(|detail| damaged(&segment.place(&*self.disk), record_offset, &detail))?;
+            let location = Location {
+                segment: u32::try_from(segment.number).expect("checked when opened"),
+                offset: u32::try_from(record_offset).expect("segments are smaller than 4 GiB"),
+                len: u32::try_from(record.bytes).expect("records are smaller than a segment"),
+            };
+            at += record.bytes;
+            self.pending.push((record.group, record.change, location));
+        }
+        self.last = Some(header);
+        if header.more {
+            return Ok(());
+        }
+        for (group, change, location) in std::mem::take(&mut self.pending) {
+            self.index
+                .apply(group, &change, location)
+                .map_err(|detail| damaged(&segment.place(&*self.disk), u64::from(location.offset), &detail))?;
+        }
+        self.pending_from = None;
+        self.end = Place { segment: position, offset: offset + header.span() };
+        (self.lsn, self.oldest) = (header.lsn, header.oldest);
+        (self.sequence, self.flush) = (header.sequence + 1, header.flush + 1);
+        Ok(())
+    }
+
+    /// The log ends at `offset`, or goes on in the next segment. Anything behind it that was written later proves that
+    /// the bytes here were durable once.
+    fn check_rest(&self, position: usize, window: &mut Window<'_>, offset: u64) -> Result<(), Fault> {
+        let expected = match &self.last {
+            Some(last) if last.more => last.flush,
+            Some(last) => last.flush + 1,
+            // Nothing was read at all: in a new log the first flush may be torn; a later segment is only ever first
+            // when frames in it are durable.
+            None if window.segment.number == 1 => 1,
+            None => 0,
+        };
+        let sequence = self.last.map(|last| last.sequence + 1);
+        let mut at = offset;
+        while at < window.size {
+            if let Some(header) = window.header(at)? {
+                // The first frame of a segment is written when everything before it is durable.
+                let skips = position > 0 && at == FIRST_FRAME && sequence.is_some_and(|next| header.sequence != next);
+                if header.flush > expected || skips {
+                    let place = window.segment.place(&*self.disk);
+                    let (segment, hole) = match &self.stop {
+                        Some((segment, hole)) if offset == FIRST_FRAME => (&**segment, *hole),
+                        _ => (window.segment, offset),
+                    };
+                    let detail = format!(
+                        "no valid frame here, but one that was written later (flush {}, {expected} expected) at byte \
+                         {at} of {place}",
+                        header.flush
+                    );
+                    return Err(damaged(&segment.place(&*self.disk), hole, &detail));
+                }
+            }
+            at += BLOCK_BYTES as u64;
+        }
+        Ok(())
+    }
+
+    fn check_holes(&self) -> Result<(), Fault> {
+        for (group, log) in &self.index.groups {
+            if let Some(hole) = log.hole() {
+                return Err(lost(*group, &format!("entry {hole} is missing")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a segment in large pieces.
+struct Window<'a> {
+    segment: &'a Segment,
+    size: u64,
+    start: u64,
+    bytes: Bytes,
+}
+
+impl<'a> Window<'a> {
+    fn new(segment: &'a Segment, size: u64) -> Self {
+        Self { segment, size, start: 0, bytes: Bytes::new() }
+    }
+
+    fn get(&mut self, offset: u64, len: u64) -> Result<Bytes, Fault> {
+        let end = self.start + self.bytes.len() as u64;
+        if offset < self.start || offset + len > end {
+            let take = len.max(WINDOW_BYTES).min(self.size - offset);
+            let mut bytes = vec![0; take as usize];
+            self.segment.file.read_at(offset, &mut bytes)?;
+            (self.start, self.bytes) = (offset, Bytes::from(bytes));
+        }
+        let from = (offset - self.start) as usize;
+        Ok(self.bytes.slice(from..from + len as usize))
+    }
+
+    /// The frame header at `offset`, if there is a valid one of a frame that fits.
+    fn header(&mut self, offset: u64) -> Result<Option<FrameHeader>, Fault> {
+        if offset + BLOCK_BYTES as u64 > self.size {
+            return Ok(None);
+        }
+        let bytes = self.get(offset, FRAME_HEADER_BYTES as u64)?;
+        let header = FrameHeader::read(&bytes, self.segment.address(offset));
+        Ok(header.filter(|header| offset + header.span() <= self.size))
+    }
+
+    /// The records of a frame, if its body is what was written.
+    fn body(&mut self, offset: u64, header: &FrameHeader) -> Result<Option<Bytes>, Fault> {
+        let body = self.get(offset + FRAME_HEADER_BYTES as u64, u64::from(header.body))?;
+        Ok((crc32c::crc32c(&body) == header.body_crc).then_some(body))
+    }
+}
+
+/// Wipes what lies behind the end of the log, makes what was found durable, and sorts the other files.
+fn finish(
+    disk: Arc<dyn Disk>,
+    identity: WalIdentity,
+    options: WalOptions,
+    segments: &[(Arc<Segment>, u64)],
+    scan: Scan,
+    spare_numbers: &[u64],
+) -> Result<(Wal, RecoveredLog), Fault> {
+    let Scan { mut index, end, sequence, flush, lsn, oldest, .. } = scan;
+    let oldest = oldest.max(segments.first().map_or(1, |(segment, _)| segment.number));
+    let mut wiped = false;
+    for (position, (segment, size)) in segments.iter().enumerate().skip(end.segment) {
+        let from = if position == end.segment { end.offset } else { FIRST_FRAME };
+        wiped |= wipe(segment, *size, from)?;
+    }
+    let (active, active_size) = &segments[end.segment];
+    // What was read may still be in the page cache only: a process that died left it there.
+    active.file.sync_data()?;
+    disk.sync_dir(DIR)?;
+    let torn = wiped.then(|| TornTail { file: active.place(&*disk), offset: end.offset });
+    let active_number = u32::try_from(active.number).expect("checked when opened");
+    index.segments.retain(|number, _| u64::from(*number) >= oldest && *number <= active_number);
+    index.segments.insert(active_number, Arc::clone(active));
+    let spares = sort_files(&*disk, options, segments, end, oldest, spare_numbers)?;
+    let groups = index.groups.keys().copied().collect();
+    let wal = Wal {
+        disk,
+        identity,
+        options,
+        index: Arc::new(RwLock::new(index)),
+        staging: Staging::new(frame_bytes_max(options.segment_bytes)),
+        active: Active { segment: Arc::clone(active), offset: end.offset, size: *active_size },
+        counters: Counters { sequence, flush, lsn, oldest },
+        spares,
+        synced: Lsn(lsn),
+        poison: None,
+        flushes: 0,
+        written_bytes: 0,
+    };
+    Ok((wal, RecoveredLog { groups, torn }))
+}
+
+/// Clears every frame header of this segment from `from` on. Leftovers of the file's earlier lives do not verify and
+/// stay. Answers whether there were any.
+fn wipe(segment: &Arc<Segment>, size: u64, from: u64) -> Result<bool, Fault> {
+    let mut found = Vec::new();
+    let mut window = Window::new(segment, size);
+    for at in (from..size).step_by(BLOCK_BYTES) {
+        if window.header(at)?.is_some() {
+            found.push(at);
+        }
+    }
+    for at in &found {
+        segment.file.write_at(*at, &[0; BLOCK_BYTES])?;
+    }
+    if !found.is_empty() {
+        segment.file.sync_data()?;
+    }
+    Ok(!found.is_empty())
+}
+
+/// Files that are no part of the log any more, or not yet: at most one next segment and one reserve are kept.
+fn sort_files(
+    disk: &dyn Disk,
+    options: WalOptions,
+    segments: &[(Arc<Segment>, u64)],
+    end: Place,
+    oldest: u64,
+    spare_numbers: &[u64],
+) -> Result<Spares, Fault> {
+    let mut spares = Spares::new(spare_numbers.iter().copied().max().unwrap_or(0));
+    for (position, (segment, size)) in segments.iter().enumerate() {
+        if segment.number < oldest {
+            let segment = Segment { file: Arc::clone(&segment.file), ..**segment };
+            spares.add_left(segment);
+        } else if position == end.segment + 1 && *size == options.segment_bytes {
+            let segment = Segment { file: Arc::clone(&segment.file), ..**segment };
+            spares.set_next(segment, *size);
+        } else if position > end.segment {
+            disk.remove(&segment_name(segment.number))?;
+        }
+    }
+    for number in spare_numbers {
+        let name = spare_name(*number);
+        let file = disk.open(&name)?;
+        if spares.ready() == 0 && file.size()? == options.segment_bytes {
+            file.sync_data()?;
+            spares.add_ready(name, file, options.segment_bytes);
+        } else {
+            drop(file);
+            disk.remove(&name)?;
+        }
+    }
+    disk.sync_dir(DIR)?;
+    Ok(spares)
+}

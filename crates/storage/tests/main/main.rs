@@ -1,0 +1,3 @@
+//! The storage crate as its users see it. One binary, so that it links once.
+
+mod wal_basic;
