@@ -30,6 +30,8 @@ pub enum Body {
     PreVote {
         /// End of the candidate's log.
         last: Position,
+        /// Index of the candidate's membership, so that a removed replica can be told.
+        membership: Index,
     },
     /// Answer to [`Body::PreVote`].
     PreVoteReply {
@@ -48,6 +50,8 @@ pub enum Body {
         commit: Index,
         /// Leadership was handed over: stickiness does not apply.
         forced: bool,
+        /// Index of the candidate's membership, so that a removed replica can be told.
+        membership: Index,
     },
     /// Answer to [`Body::Elect`]; counts only in the candidacy it names.
     ElectReply {
@@ -59,6 +63,8 @@ pub enum Body {
         accepted: Ballot,
         /// The voter's commit index.
         commit: Index,
+        /// End of the voter's log.
+        last: Position,
         /// First index of `suffix`.
         suffix_from: Index,
         /// Entries the policy asks voters for (none in Raft).

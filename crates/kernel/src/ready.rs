@@ -17,7 +17,7 @@ use crate::membership::Membership;
 use crate::message::Message;
 
 /// One change to a replica's durable state. The order of records is the order of durability.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Record {
     /// The promise, and a hint how far the log was known to be committed.
     Hard {
@@ -169,6 +169,12 @@ pub struct Status {
     pub membership: Membership,
     /// On a leader: per replica the matched index and whether it was heard from within an election timeout.
     pub peers: Vec<(ReplicaId, Index, bool)>,
+    /// Set once this replica is known to be no member any more: index of the membership that says so. The host may
+    /// write its tombstone and destroy the replica; until then it answers nobody and never campaigns.
+    pub removed: Option<Index>,
+    /// Messages dropped because they contradict the committed log or the protocol. Never more than zero unless a peer
+    /// is broken or belongs elsewhere.
+    pub suspicious: u64,
 }
 
 /// Why a request was not accepted. All of these mean: surely nothing happened.

@@ -1,0 +1,120 @@
+//! What waits for the disk.
+//!
+//! Every promise a replica makes rests on records it has written. A promise made in a turn is held here under the
+//! number of the last batch that held records of this replica, and only the proof that this batch is on stable storage
+//! lets it go. There is no other way out. Completions are matched by batch number and never by (index, ballot), which
+//! has an ABA race: the same index and ballot can be written, cut and written again.
+
+use std::collections::VecDeque;
+
+use base::{Ballot, Index, Instant, Lsn};
+
+use crate::log::Log;
+use crate::message::{Body, Message};
+
+/// A batch with records of this replica that is not known to be durable.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Outstanding {
+    lsn: Lsn,
+    promised: Ballot,
+    /// The log is durable up to here once the batch is: taken back when the log is cut or rewritten below.
+    last: Index,
+    issued: Instant,
+}
+
+/// Batches under way, and what rests on them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Durability {
+    promised: Ballot,
+    outstanding: VecDeque<Outstanding>,
+    held: VecDeque<(Lsn, Message)>,
+    highest: Lsn,
+}
+
+impl Durability {
+    /// Everything up to now is durable.
+    pub(crate) fn new(promised: Ballot) -> Self {
+        Self { promised, outstanding: VecDeque::new(), held: VecDeque::new(), highest: Lsn(0) }
+    }
+
+    /// The highest promise that is durable.
+    pub(crate) const fn promised(&self) -> Ballot {
+        self.promised
+    }
+
+    /// When the oldest batch not yet durable was handed out.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.outstanding.front().map(|batch| batch.issued)
+    }
+
+    /// Notes that batch `lsn` holds records of this replica.
+    pub(crate) fn issue(&mut self, lsn: Lsn, promised: Ballot, last: Index, issued: Instant) {
+        assert!(lsn > self.highest, "batch {lsn} handed out after {}", self.highest);
+        self.highest = lsn;
+        self.outstanding.push_back(Outstanding { lsn, promised, last, issued });
+    }
+
+    /// Holds `message` for everything issued so far; gives it back if nothing is under way.
+    pub(crate) fn hold(&mut self, message: Message) -> Option<Message> {
+        match self.outstanding.back() {
+            None => Some(message),
+            Some(batch) => {
+                self.held.push_back((batch.lsn, message));
+                None
+            }
+        }
+    }
+
+    /// Notes that the log was cut or rewritten from `from` on: no batch under way makes the new content durable.
+    pub(crate) fn rewritten(&mut self, from: Index) {
+        for batch in &mut self.outstanding {
+            batch.last = batch.last.min(from.prev());
+        }
+    }
+
+    /// Notes that the log now starts over at `index`, which is durable by other means.
+    pub(crate) fn restarted(&mut self, index: Index) {
+        for batch in &mut self.outstanding {
+            batch.last = index;
+        }
+    }
+
+    /// Takes the proof that everything up to `lsn` is durable: moves `log`'s position and releases into `messages`.
+    pub(crate) fn complete(&mut self, lsn: Lsn, log: &mut Log, messages: &mut Vec<Message>) {
+        while let Some(batch) = self.outstanding.pop_front_if(|batch| batch.lsn <= lsn) {
+            self.promised = batch.promised;
+            log.persist_to(batch.last.max(log.persisted()));
+        }
+        while let Some((_, message)) = self.held.pop_front_if(|(held_for, _)| *held_for <= lsn) {
+            match messages.last_mut() {
+                Some(last) if replaces(&message, last) => *last = message,
+                _ => messages.push(message),
+            }
+        }
+    }
+
+    /// Held messages wait for batches that are under way, in order.
+    pub(crate) fn check(&self, promised: Ballot) {
+        assert!(self.promised <= promised, "durable promise {} above {promised}", self.promised);
+        let newest = self.outstanding.back().map(|batch| batch.lsn);
+        assert!(self.held.back().map(|(lsn, _)| *lsn) <= newest, "a message waits for a batch nobody writes");
+        for (before, after) in self.held.iter().zip(self.held.iter().skip(1)) {
+            assert!(before.0 <= after.0, "held messages are out of order");
+        }
+    }
+}
+
+/// Whether sending `message` makes sending `earlier` pointless: one acknowledgement covers those before it.
+fn replaces(message: &Message, earlier: &Message) -> bool {
+    match (&message.body, &earlier.body) {
+        (
+            Body::AppendReply { ok: true, matched, confirm_seq, .. },
+            Body::AppendReply { ok: true, matched: earlier_matched, confirm_seq: earlier_seq, .. },
+        ) => {
+            (message.to, message.ballot) == (earlier.to, earlier.ballot)
+                && matched >= earlier_matched
+                && confirm_seq >= earlier_seq
+        }
+        _ => false,
+    }
+}

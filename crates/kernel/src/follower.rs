@@ -1,0 +1,108 @@
+//! A follower's side of replication: connect, write, acknowledge, follow the commit index.
+//!
+//! Invariant: what is acknowledged up to an index is durable here and equal to the leader's log up to there, and the
+//! commit index never moves past what was compared with the current leader.
+
+use base::limits::UNCOMMITTED_BYTES_MAX;
+use base::{Ballot, Index, ReplicaId};
+
+use crate::entry::{Entry, Position};
+use crate::message::Body;
+use crate::policy::{AcceptPlan, AppendView};
+use crate::replica::{Replica, RoleState};
+
+/// Payload bytes a follower keeps for a state machine that lags; beyond it new entries are left to be sent again.
+const UNAPPLIED_BYTES_MAX: usize = 2 * UNCOMMITTED_BYTES_MAX;
+
+/// A received [`Body::Append`].
+pub(crate) struct Append {
+    pub(crate) from: ReplicaId,
+    pub(crate) ballot: Ballot,
+    pub(crate) prev: Position,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) commit: Index,
+    pub(crate) sync_index: Index,
+    pub(crate) confirm_seq: u64,
+}
+
+impl Replica {
+    /// Handles an append, empty or not.
+    pub(crate) fn on_append(&mut self, mut append: Append) {
+        self.remember(append.from, append.ballot.node);
+        if append.ballot < self.promised {
+            return self.reject_append(&append, Position::default());
+        }
+        if append.ballot == self.promised && (self.is_leader() || self.leader.is_some_and(|l| l != append.from)) {
+            // Two leaders of one ballot cannot be.
+            self.suspicious += 1;
+            return;
+        }
+        let following = matches!(self.role, RoleState::Follower) && self.leader == Some(append.from);
+        if append.ballot > self.promised || !following {
+            self.become_follower(append.ballot, Some(append.from));
+        }
+        self.heard = Some(self.now);
+        self.reset_election_timer();
+        let payload: usize = append.entries.iter().map(|entry| entry.payload.len()).sum();
+        if self.log.unapplied_bytes() + payload > UNAPPLIED_BYTES_MAX && self.log.unapplied_bytes() > 0 {
+            append.entries.clear();
+        }
+        let view = AppendView {
+            ballot: append.ballot,
+            prev: append.prev,
+            entries: &append.entries,
+            sync_index: append.sync_index,
+        };
+        match self.config.protocol.accept(&self.view(), &view) {
+            AcceptPlan::Contradiction => self.suspicious += 1,
+            AcceptPlan::Reject { hint } => self.reject_append(&append, hint),
+            AcceptPlan::Write { truncate_from, skip, restamp, accepted, matched } => {
+                if let Some(accepted) = accepted.filter(|accepted| *accepted != self.accepted) {
+                    self.accepted = accepted;
+                    self.record_hard();
+                }
+                if let Some(from) = truncate_from {
+                    self.cut_log(from);
+                }
+                let is_heartbeat = append.entries.is_empty();
+                let mut entries = append.entries;
+                entries.drain(..skip);
+                if let Some(stamp) = restamp {
+                    entries.iter_mut().for_each(|entry| entry.stamp = stamp);
+                }
+                self.write_entries(entries);
+                self.follow_commit(append.commit.min(matched));
+                let matched = matched.min(self.log.last());
+                self.acknowledge(append.from, append.ballot, matched, append.confirm_seq, is_heartbeat);
+            }
+        }
+    }
+
+    /// Takes over the leader's commit index as far as the logs were compared.
+    fn follow_commit(&mut self, verified: Index) {
+        let verified = verified.min(self.log.last());
+        if verified > self.commit {
+            self.commit = verified;
+        }
+    }
+
+    /// Acknowledges up to `matched` when that is durable. A heartbeat is answered at once, for what is durable
+    /// already: it may carry a read confirmation, which rests on the promise alone, and the entries before it have
+    /// acknowledgements of their own under way.
+    fn acknowledge(&mut self, to: ReplicaId, ballot: Ballot, matched: Index, confirm_seq: u64, is_heartbeat: bool) {
+        let promised = self.promised;
+        let reply = |matched| Body::AppendReply { ok: true, matched, hint: Position::default(), promised, confirm_seq };
+        let promise_is_durable = self.durable.promised() == self.promised;
+        if promise_is_durable && (is_heartbeat || matched <= self.log.persisted()) {
+            self.send(to, ballot, reply(matched.min(self.log.persisted())));
+        } else {
+            self.send_when_durable(to, ballot, reply(matched));
+        }
+    }
+
+    fn reject_append(&mut self, append: &Append, hint: Position) {
+        let (promised, confirm_seq) = (self.promised, append.confirm_seq);
+        let body = Body::AppendReply { ok: false, matched: Index(0), hint, promised, confirm_seq };
+        self.send_promise(append.from, append.ballot, body);
+    }
+}

@@ -1,0 +1,268 @@
+//! A leader: proposing, counting acknowledgements, staying in touch with a quorum, handing over.
+//!
+//! Invariant: the commit index moves only over entries that a quorum of the membership in effect holds durably, the
+//! leader's own disk included only as far as its own writes are durable. What is sent to whom is in `replicate.rs`.
+
+use std::collections::BTreeMap;
+
+use base::limits::{ENTRY_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
+use base::{Ballot, Index, Instant, ReplicaId};
+use bytes::Bytes;
+
+use crate::entry::{Entry, EntryKind, Position};
+use crate::message::Body;
+use crate::policy::LeaderPhase;
+use crate::progress::Progress;
+use crate::quorum::{has_quorum, quorum_index};
+use crate::read::ReadRounds;
+use crate::ready::Refusal;
+use crate::replica::{Replica, RoleState};
+
+/// What only a leader needs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Leadership {
+    /// Index of the epoch marker, and the end of the log the leader was elected with.
+    pub(crate) marker: Index,
+    /// Everyone else in any membership that may be in effect.
+    pub(crate) peers: BTreeMap<ReplicaId, Progress>,
+    /// Number of the last append sent: rises with each, to anyone.
+    pub(crate) confirm_seq: u64,
+    pub(crate) heartbeat_at: Instant,
+    pub(crate) transfer: Option<Transfer>,
+    pub(crate) reads: ReadRounds,
+}
+
+/// A handover under way: proposals wait for nobody, they are refused.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Transfer {
+    pub(crate) to: ReplicaId,
+    pub(crate) deadline: Instant,
+    pub(crate) told: bool,
+}
+
+impl Leadership {
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.transfer.as_ref().map_or(self.heartbeat_at, |transfer| self.heartbeat_at.min(transfer.deadline))
+    }
+}
+
+/// A received [`Body::AppendReply`].
+pub(crate) struct Reply {
+    pub(crate) from: ReplicaId,
+    pub(crate) ballot: Ballot,
+    pub(crate) ok: bool,
+    pub(crate) matched: Index,
+    pub(crate) hint: Position,
+    pub(crate) promised: Ballot,
+    pub(crate) confirm_seq: u64,
+}
+
+impl Replica {
+    /// Proposes a command. `Ok` names the entry it becomes: it took effect once the entry of that index *and origin* is
+    /// committed and effective; it surely did not once another entry is committed there.
+    pub fn propose(&mut self, now: Instant, payload: Bytes) -> Result<(Index, Ballot), Refusal> {
+        self.advance(now);
+        let RoleState::Leader(leadership) = &self.role else { return Err(self.not_leader()) };
+        let phase = if self.commit < leadership.marker { LeaderPhase::Syncing } else { LeaderPhase::Active };
+        if leadership.transfer.is_some() || !self.config.protocol.accepts_proposals(phase) {
+            return Err(Refusal::NotReady);
+        }
+        if payload.len() > ENTRY_BYTES_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        let waiting = self.log.unapplied_bytes();
+        if waiting > 0 && waiting + payload.len() > UNCOMMITTED_BYTES_MAX {
+            return Err(Refusal::Overloaded);
+        }
+        Ok((self.append_own(EntryKind::Command, payload), self.promised))
+    }
+
+    /// Adds an own entry to the log. It goes to the followers in the same turn as to the own disk.
+    pub(crate) fn append_own(&mut self, kind: EntryKind, payload: Bytes) -> Index {
+        let index = self.log.last().next();
+        let entry = Entry { index, stamp: self.promised, origin: self.promised, kind, payload };
+        self.out.record_entry(&entry);
+        let changed = self.timeline.append(&entry);
+        self.log.push(entry);
+        if changed {
+            self.sync_peers();
+        }
+        index
+    }
+
+    /// Leads the promised ballot. The first own entry is the marker: committing it commits everything before it, and
+    /// until it is applied this leader answers no read and changes no membership.
+    pub(crate) fn become_leader(&mut self) {
+        assert!(self.promised.node == self.node(), "{} cannot lead {}", self.node(), self.promised);
+        let marker = self.log.last().next();
+        self.leader = Some(self.id());
+        self.heard = None;
+        self.role = RoleState::Leader(Box::new(Leadership {
+            marker,
+            peers: BTreeMap::new(),
+            confirm_seq: 0,
+            heartbeat_at: self.now + self.config.heartbeat_interval,
+            transfer: None,
+            reads: ReadRounds::default(),
+        }));
+        self.append_own(EntryKind::EpochStart, Bytes::new());
+        self.sync_peers();
+    }
+
+    /// Leads no more; the ballot stays.
+    pub(crate) fn step_down(&mut self) {
+        self.become_follower(self.promised, None);
+    }
+
+    /// Follows everyone in any membership that may be in effect. Those being removed are followed until their removal
+    /// is handed out, so that they learn of it.
+    pub(crate) fn sync_peers(&mut self) {
+        let own = self.id();
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let next = leadership.marker.max(self.log.base().index.next());
+        let (timeline, now) = (&self.timeline, self.now);
+        leadership.peers.retain(|peer, _| timeline.all().any(|membership| membership.contains(*peer)));
+        for peer in timeline.all().flat_map(|membership| membership.replicas()).filter(|peer| *peer != own) {
+            leadership.peers.entry(peer).or_insert_with(|| Progress::new(next, now));
+        }
+    }
+
+    /// Heartbeats, quorum contact, disk and handover.
+    pub(crate) fn tick_leader(&mut self) {
+        let now = self.now;
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        if leadership.transfer.as_ref().is_some_and(|transfer| now >= transfer.deadline) {
+            leadership.transfer = None;
+        }
+        if now < leadership.heartbeat_at {
+            return;
+        }
+        leadership.heartbeat_at = now + self.config.heartbeat_interval;
+        // A leader whose disk hangs must not keep the others from electing one whose disk writes.
+        if self.is_disk_stalled() || !self.hears_quorum() {
+            return self.step_down();
+        }
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        for peer in leadership.peers.values_mut() {
+            peer.heartbeat_due = true;
+        }
+        if let Some(transfer) = &mut leadership.transfer {
+            transfer.told = false;
+        }
+        self.maybe_hand_over();
+        // A change of membership may have left the round without anyone to wait for.
+        self.complete_reads();
+    }
+
+    /// Whether a quorum answered within an election timeout.
+    fn hears_quorum(&self) -> bool {
+        let RoleState::Leader(leadership) = &self.role else { return false };
+        has_quorum(self.timeline.effective(), |replica| {
+            let heard = leadership.peers.get(&replica).map(|peer| peer.heard);
+            replica == self.id() || heard.is_some_and(|at| self.now.since(at) < self.config.election_timeout)
+        })
+    }
+
+    /// Whether the oldest write under way is older than an election timeout.
+    pub(crate) fn is_disk_stalled(&self) -> bool {
+        self.durable.oldest().is_some_and(|issued| self.now.since(issued) >= self.config.election_timeout)
+    }
+
+    /// Counts an answer to an append.
+    pub(crate) fn on_append_reply(&mut self, reply: &Reply) {
+        let learnt = reply.promised > self.promised;
+        self.learnt = self.learnt.max(reply.promised);
+        let (last, base) = (self.log.last(), self.log.base().index);
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        if reply.ballot != self.promised {
+            return;
+        }
+        if learnt {
+            return self.on_higher_promise();
+        }
+        let Some(peer) = leadership.peers.get_mut(&reply.from) else { return };
+        if reply.ok && reply.matched > last {
+            self.suspicious += 1;
+            return;
+        }
+        peer.heard = self.now;
+        peer.confirmed = peer.confirmed.max(reply.confirm_seq);
+        if reply.ok {
+            if peer.acknowledged(reply.matched, base) {
+                self.advance_commit();
+                self.maybe_hand_over();
+            }
+        } else {
+            peer.rejected(meeting_point(&self.log, reply.hint));
+        }
+        self.complete_reads();
+    }
+
+    /// Someone promised a ballot above this leader's and will never follow it: it has to campaign again, above that.
+    fn on_higher_promise(&mut self) {
+        self.step_down();
+        if !self.is_disk_stalled() && self.timeline.effective().is_voter(self.id()) {
+            self.pre_campaign();
+        }
+    }
+
+    /// Moves the commit index as far as a quorum reaches and the protocol allows.
+    pub(crate) fn advance_commit(&mut self) {
+        let RoleState::Leader(leadership) = &self.role else { return };
+        let (own, persisted) = (self.id(), self.log.persisted());
+        let matched = |replica: ReplicaId| {
+            if replica == own {
+                return persisted;
+            }
+            leadership.peers.get(&replica).map_or(Index(0), |peer| peer.matched)
+        };
+        let reached = quorum_index(self.timeline.effective(), matched);
+        if reached <= self.commit {
+            return;
+        }
+        let stamp = self.log.stamp(reached).expect("nobody can match beyond the leader's log");
+        if self.config.protocol.may_commit(stamp, self.promised) {
+            self.commit = reached;
+        }
+    }
+
+    /// Hands leadership to voter `to`: proposals are refused until it leads, or until an election timeout has passed.
+    pub fn transfer_leadership(&mut self, now: Instant, to: ReplicaId) -> Result<(), Refusal> {
+        self.advance(now);
+        let RoleState::Leader(leadership) = &mut self.role else { return Err(self.not_leader()) };
+        if self.log.applied() < leadership.marker || leadership.transfer.as_ref().is_some_and(|t| t.to != to) {
+            return Err(Refusal::NotReady);
+        }
+        if to == self.config.replica || !self.timeline.effective().voters.contains(&to) {
+            return Err(Refusal::BadMembership);
+        }
+        if leadership.transfer.is_none() {
+            let deadline = self.now + self.config.election_timeout;
+            leadership.transfer = Some(Transfer { to, deadline, told: false });
+        }
+        self.maybe_hand_over();
+        Ok(())
+    }
+
+    /// Tells the chosen successor to campaign once it holds the whole log.
+    pub(crate) fn maybe_hand_over(&mut self) {
+        let last = self.log.last_position();
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let Some(transfer) = leadership.transfer.as_mut().filter(|transfer| !transfer.told) else { return };
+        let to = transfer.to;
+        if leadership.peers.get(&to).is_some_and(|peer| peer.matched == last.index) {
+            transfer.told = true;
+            self.send(to, self.promised, Body::TimeoutNow { last });
+        }
+    }
+}
+
+/// The last index at which the leader's log may agree with a follower whose log has `hint` (its stamp there is not
+/// above the leader's stamp at the refused place).
+fn meeting_point(log: &crate::log::Log, hint: Position) -> Index {
+    let mut index = hint.index.min(log.last());
+    while index > log.base().index && log.stamp(index).is_some_and(|stamp| stamp > hint.stamp) {
+        index = log.before_ballot_of(index);
+    }
+    index
+}

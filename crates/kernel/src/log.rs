@@ -1,0 +1,324 @@
+//! A replica's log as it stands in memory.
+//!
+//! ```text
+//!            base        applied     persisted        last
+//!   gone  ...  |  evicted   |  cached    |   cached     |
+//!              +------------+------------+--------------+
+//!   stamps:    known as runs ...........................
+//!   payloads:  on disk only | in memory ................
+//! ```
+//!
+//! The stamps of all entries after `base` are known (as runs of equal ballots), so that every protocol question is
+//! answered without the disk. Payloads are cached from some index on to the end; an entry that is not yet applied or
+//! not yet persisted is always cached. `persisted` says how far the log *as it is now* is durable: rewriting a slot
+//! takes it back, so that a completion for the old content can never count for the new one.
+
+use std::collections::VecDeque;
+
+use base::limits::ENTRY_CACHE_BYTES_MAX;
+use base::{Ballot, Fault, Index};
+
+use crate::entry::{Entry, Position};
+
+/// What an entry costs in memory besides its payload, about.
+const ENTRY_OVERHEAD_BYTES: usize = 96;
+
+/// Entries from `first` up to the next run carry these ballots.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Run {
+    first: Index,
+    stamp: Ballot,
+    origin: Ballot,
+}
+
+/// See the module's picture.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Log {
+    base: Position,
+    last: Index,
+    persisted: Index,
+    applied: Index,
+    runs: VecDeque<Run>,
+    cached: VecDeque<Entry>,
+    cached_bytes: usize,
+    unapplied_bytes: usize,
+}
+
+impl Log {
+    /// An empty log after `base`.
+    pub(crate) fn new(base: Position) -> Self {
+        Self {
+            base,
+            last: base.index,
+            persisted: base.index,
+            applied: base.index,
+            runs: VecDeque::new(),
+            cached: VecDeque::new(),
+            cached_bytes: 0,
+            unapplied_bytes: 0,
+        }
+    }
+
+    /// The log found on disk: `runs` describe the entries after `base` that are not in `entries`.
+    pub(crate) fn recover(
+        base: Position,
+        runs: &[(Index, Ballot, Ballot)],
+        entries: Vec<Entry>,
+        last: Index,
+    ) -> Result<Self, Fault> {
+        let corrupt = |detail: String| Fault::Corrupt { place: "log".into(), detail };
+        let mut log = Self::new(base);
+        let cached_from = entries.first().map_or(last.next(), |entry| entry.index);
+        if cached_from <= base.index || last < base.index {
+            return Err(corrupt(format!("ends at {last}, cached from {cached_from}, base {}", base.index)));
+        }
+        for &(first, stamp, origin) in runs {
+            let expected_first = log.runs.is_empty().then(|| base.index.next());
+            let ascending = log.runs.back().is_none_or(|run| run.first < first);
+            if expected_first.is_some_and(|expected| expected != first) || !ascending || first >= cached_from {
+                return Err(corrupt(format!("run at {first} after base {}", base.index)));
+            }
+            log.runs.push_back(Run { first, stamp, origin });
+        }
+        if log.runs.is_empty() && cached_from > base.index.next() {
+            return Err(corrupt(format!("entries {}..{cached_from} are missing", base.index.next())));
+        }
+        log.last = cached_from.prev();
+        for entry in entries {
+            if entry.index != log.last.next() {
+                return Err(corrupt(format!("entry {} after {}", entry.index, log.last)));
+            }
+            log.push(entry);
+        }
+        if log.last != last {
+            return Err(corrupt(format!("ends at {} instead of {last}", log.last)));
+        }
+        log.persisted = last;
+        Ok(log)
+    }
+
+    /// "Before the log".
+    pub(crate) const fn base(&self) -> Position {
+        self.base
+    }
+
+    /// Index of the last entry, or of the base.
+    pub(crate) const fn last(&self) -> Index {
+        self.last
+    }
+
+    /// Up to here the log is durable as it is.
+    pub(crate) const fn persisted(&self) -> Index {
+        self.persisted
+    }
+
+    /// Up to here the state machine has taken it over.
+    pub(crate) const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// Payload bytes of entries not yet applied.
+    pub(crate) const fn unapplied_bytes(&self) -> usize {
+        self.unapplied_bytes
+    }
+
+    /// First index whose payload is in memory; one past the end if none is.
+    pub(crate) fn cached_from(&self) -> Index {
+        self.cached.front().map_or(self.last.next(), |entry| entry.index)
+    }
+
+    /// Position of the last entry, or the base.
+    pub(crate) fn last_position(&self) -> Position {
+        self.position(self.last).expect("the end of the log has a stamp")
+    }
+
+    /// Position of the entry at `index`; nothing before the base or past the end.
+    pub(crate) fn position(&self, index: Index) -> Option<Position> {
+        self.stamp(index).map(|stamp| Position { index, stamp })
+    }
+
+    /// Stamp of the entry at `index`.
+    pub(crate) fn stamp(&self, index: Index) -> Option<Ballot> {
+        if index == self.base.index { Some(self.base.stamp) } else { self.run(index).map(|run| run.stamp) }
+    }
+
+    /// Origin of the entry at `index`.
+    pub(crate) fn origin(&self, index: Index) -> Option<Ballot> {
+        self.run(index).map(|run| run.origin)
+    }
+
+    fn run(&self, index: Index) -> Option<&Run> {
+        if index <= self.base.index || index > self.last {
+            return None;
+        }
+        // Nearly every question is about the newest ballot.
+        match self.runs.back() {
+            Some(run) if run.first <= index => Some(run),
+            _ => {
+                let after = self.runs.partition_point(|run| run.first <= index);
+                after.checked_sub(1).and_then(|at| self.runs.get(at))
+            }
+        }
+    }
+
+    /// The last index before the stretch of equal stamps that holds `index`: lets a conflict skip a whole ballot.
+    pub(crate) fn before_ballot_of(&self, index: Index) -> Index {
+        let mut at = self.runs.partition_point(|run| run.first <= index);
+        let stamp = self.stamp(index);
+        while at > 0 && Some(self.runs[at - 1].stamp) == stamp {
+            at -= 1;
+        }
+        self.runs.get(at).map_or(self.base.index, |run| run.first.prev()).min(index.prev()).max(self.base.index)
+    }
+
+    /// Cached entries from `from` on.
+    pub(crate) fn iter_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
+        let skip = self.cached.front().map_or(0, |entry| from.0.saturating_sub(entry.index.0));
+        self.cached.range(usize::try_from(skip).unwrap_or(usize::MAX).min(self.cached.len())..)
+    }
+
+    /// Entries from `from` on: at most `count_max`, about `bytes_max` payload bytes, at least one. Nothing if the
+    /// first one is not in memory.
+    pub(crate) fn slice(&self, from: Index, bytes_max: usize, count_max: usize) -> Vec<Entry> {
+        if from < self.cached_from() {
+            return Vec::new();
+        }
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += entry.payload.len();
+            bytes <= bytes_max || entry.index == from
+        };
+        self.iter_from(from).take(count_max).take_while(fits).cloned().collect()
+    }
+
+    /// Adds the next entry.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        assert!(entry.index == self.last.next(), "entry {} appended after {}", entry.index, self.last);
+        let extends = self.runs.back().is_some_and(|run| run.stamp == entry.stamp && run.origin == entry.origin);
+        if !extends {
+            self.runs.push_back(Run { first: entry.index, stamp: entry.stamp, origin: entry.origin });
+        }
+        self.last = entry.index;
+        self.cached_bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+        self.unapplied_bytes += entry.payload.len();
+        self.cached.push_back(entry);
+    }
+
+    /// Removes the entries at `from` and above.
+    pub(crate) fn truncate(&mut self, from: Index) {
+        assert!(from > self.applied, "truncation from {from} reaches into the applied {}", self.applied);
+        while let Some(entry) = self.cached.pop_back_if(|entry| entry.index >= from) {
+            self.cached_bytes -= entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+            self.unapplied_bytes -= entry.payload.len();
+        }
+        while self.runs.pop_back_if(|run| run.first >= from).is_some() {}
+        self.last = self.last.min(from.prev());
+        self.persisted = self.persisted.min(self.last);
+    }
+
+    /// Replaces the entry at an index the log has and keeps everything after it.
+    pub(crate) fn overwrite(&mut self, entry: Entry) {
+        let index = entry.index;
+        assert!(index > self.applied && index <= self.last, "overwrite of {index} outside the unapplied log");
+        self.split_run(index);
+        self.split_run(index.next());
+        let at = self.runs.partition_point(|run| run.first < index);
+        self.runs[at].stamp = entry.stamp;
+        self.runs[at].origin = entry.origin;
+        self.join_run(at + 1);
+        self.join_run(at);
+        let offset = usize::try_from(index.0 - self.cached_from().0).expect("unapplied entries are cached");
+        let old = &mut self.cached[offset];
+        self.cached_bytes = self.cached_bytes - old.payload.len() + entry.payload.len();
+        self.unapplied_bytes = self.unapplied_bytes - old.payload.len() + entry.payload.len();
+        *old = entry;
+        self.persisted = self.persisted.min(index.prev());
+    }
+
+    /// Makes `first` the start of a run of its own.
+    fn split_run(&mut self, first: Index) {
+        if first > self.last || self.runs.iter().any(|run| run.first == first) {
+            return;
+        }
+        let run = self.run(first).expect("an index inside the log belongs to a run");
+        let tail = Run { first, ..run.clone() };
+        let at = self.runs.partition_point(|run| run.first < first);
+        self.runs.insert(at, tail);
+    }
+
+    /// Joins run `at` with the one before it if they carry the same ballots.
+    fn join_run(&mut self, at: usize) {
+        if at == 0 || at >= self.runs.len() {
+            return;
+        }
+        let (before, after) = (&self.runs[at - 1], &self.runs[at]);
+        if before.stamp == after.stamp && before.origin == after.origin {
+            self.runs.remove(at);
+        }
+    }
+
+    /// Forgets the entries up to `to`, which must be applied.
+    pub(crate) fn compact(&mut self, to: Index) {
+        assert!(to <= self.applied, "compaction to {to} past applied {}", self.applied);
+        let Some(base) = self.position(to) else { return };
+        while let Some(entry) = self.cached.pop_front_if(|entry| entry.index <= to) {
+            self.cached_bytes -= entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+        }
+        while self.runs.get(1).is_some_and(|run| run.first <= to.next()) {
+            self.runs.pop_front();
+        }
+        match self.runs.front_mut() {
+            Some(run) if to < self.last => run.first = run.first.max(to.next()),
+            _ => self.runs.clear(),
+        }
+        self.base = base;
+        self.persisted = self.persisted.max(to);
+    }
+
+    /// Notes that the state machine holds everything up to `to`, and lets old payloads go.
+    pub(crate) fn apply_to(&mut self, to: Index) {
+        assert!(to <= self.last, "applied {to} past the log's end {}", self.last);
+        if to <= self.applied {
+            return;
+        }
+        let bytes: usize =
+            self.iter_from(self.applied.next()).take_while(|e| e.index <= to).map(|e| e.payload.len()).sum();
+        self.unapplied_bytes -= bytes;
+        self.applied = to;
+        self.evict();
+    }
+
+    /// Notes that the log as it is now is durable up to `to`.
+    pub(crate) fn persist_to(&mut self, to: Index) {
+        assert!(to <= self.last, "persisted {to} past the log's end {}", self.last);
+        self.persisted = self.persisted.max(to);
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        let upto = self.applied.min(self.persisted);
+        while self.cached_bytes > ENTRY_CACHE_BYTES_MAX {
+            let Some(entry) = self.cached.pop_front_if(|entry| entry.index <= upto) else { return };
+            self.cached_bytes -= entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+        }
+    }
+
+    /// The chain of positions, and the shape of runs and cache.
+    pub(crate) fn check(&self) {
+        assert!(self.base.index <= self.applied, "base {} past applied {}", self.base.index, self.applied);
+        assert!(self.applied <= self.last, "applied {} past last {}", self.applied, self.last);
+        assert!(self.persisted <= self.last, "persisted {} past last {}", self.persisted, self.last);
+        assert!(self.base.index <= self.persisted, "base {} past persisted {}", self.base.index, self.persisted);
+        assert!(self.cached_from() <= self.applied.min(self.persisted).next(), "an entry still needed is not cached");
+        assert!((self.last > self.base.index) != self.runs.is_empty(), "runs do not fit the log's length");
+        assert!(self.runs.front().is_none_or(|run| run.first == self.base.index.next()), "a gap before the first run");
+        for (before, after) in self.runs.iter().zip(self.runs.iter().skip(1)) {
+            assert!(before.first < after.first, "runs {before:?} and {after:?} are out of order");
+        }
+        for (entry, index) in self.cached.iter().zip(self.cached_from().0..) {
+            assert!(entry.index.0 == index, "entry {} cached at {index}", entry.index);
+            let run = self.run(entry.index).expect("cached entries lie inside the log");
+            assert!((entry.stamp, entry.origin) == (run.stamp, run.origin), "entry {} disagrees with {run:?}", index);
+        }
+    }
+}

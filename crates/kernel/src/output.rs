@@ -1,0 +1,154 @@
+//! The end of a turn: everything the replica wants, in one [`Ready`]; and the two answers from below, "durable" and
+//! "applied".
+
+use base::limits::APPEND_BYTES_MAX;
+use base::{Index, Instant, Lsn, Synced};
+
+use crate::entry::{Entry, EntryKind};
+use crate::message::Message;
+use crate::ready::{Committed, LoadRequest, ReadDone, Ready, Record, Role};
+use crate::replica::{Replica, RoleState};
+use base::{Ballot, NodeId, ReplicaId};
+
+/// Payload bytes of decided entries in one hand-out.
+const APPLY_BYTES_MAX: usize = 4 * APPEND_BYTES_MAX;
+/// Payload bytes handed out and not yet applied, above which nothing more is handed out.
+const APPLYING_BYTES_MAX: usize = 4 * APPLY_BYTES_MAX;
+/// Entries in one hand-out.
+const APPLY_ENTRIES_MAX: usize = 16_384;
+
+/// What has come together in the turn so far.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) records: Vec<Record>,
+    /// Free to leave.
+    pub(crate) messages: Vec<Message>,
+    /// To be held for this turn's records.
+    pub(crate) pending: Vec<Message>,
+    pub(crate) reads: Vec<ReadDone>,
+    pub(crate) loads: Vec<LoadRequest>,
+    pub(crate) snapshots_to_send: Vec<ReplicaId>,
+    told: Option<(Role, Ballot, Option<NodeId>, bool)>,
+}
+
+impl Outbox {
+    /// Records an entry, joined to the record before it if it follows directly: the proposals of a turn are one record.
+    pub(crate) fn record_entry(&mut self, entry: &Entry) {
+        if let Some(Record::Append(entries)) = self.records.last_mut()
+            && entries.last().is_some_and(|last| last.index.next() == entry.index)
+        {
+            entries.push(entry.clone());
+            return;
+        }
+        self.records.push(Record::Append(vec![entry.clone()]));
+    }
+}
+
+impl Replica {
+    /// Ends the turn. `lsn` is the number of the node's log batch that will hold the records; it must be higher than
+    /// any before if there are records.
+    pub fn ready(&mut self, lsn: Lsn) -> Ready {
+        self.start_reads();
+        self.flush_appends();
+        self.maybe_depart();
+        let mut ready = Ready::default();
+        self.hand_out(&mut ready);
+        ready.records = std::mem::take(&mut self.out.records);
+        if !ready.records.is_empty() {
+            self.durable.issue(lsn, self.promised, self.log.last(), self.now);
+        }
+        for message in std::mem::take(&mut self.out.pending) {
+            self.out.messages.extend(self.durable.hold(message));
+        }
+        ready.messages = std::mem::take(&mut self.out.messages);
+        ready.reads = std::mem::take(&mut self.out.reads);
+        ready.loads = std::mem::take(&mut self.out.loads);
+        ready.snapshots_to_send = std::mem::take(&mut self.out.snapshots_to_send);
+        let current = self.announcement();
+        ready.status_changed = self.out.told != current;
+        self.out.told = current;
+        ready
+    }
+
+    /// Whether `ready` would return anything.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        let out = &self.out;
+        let startable = match &self.role {
+            RoleState::Leader(leadership) => leadership.reads.is_startable(),
+            RoleState::Follower | RoleState::PreCandidate(_) | RoleState::Candidate(_) => false,
+        };
+        !out.records.is_empty()
+            || !out.messages.is_empty()
+            || !out.pending.is_empty()
+            || !out.reads.is_empty()
+            || !out.loads.is_empty()
+            || !out.snapshots_to_send.is_empty()
+            || startable
+            || self.forwards.is_collecting()
+            || self.has_appends()
+            || self.may_hand_out()
+            || out.told != self.announcement()
+    }
+
+    fn announcement(&self) -> Option<(Role, Ballot, Option<NodeId>, bool)> {
+        Some((self.role(), self.promised, self.leader(), self.removed.is_some()))
+    }
+
+    fn may_hand_out(&self) -> bool {
+        let applying: usize = self.applying.iter().map(|(_, bytes)| bytes).sum();
+        self.commit > self.timeline.mark().position.index && applying < APPLYING_BYTES_MAX
+    }
+
+    /// Hands out decided entries, each once, and the mark after them.
+    fn hand_out(&mut self, ready: &mut Ready) {
+        if !self.may_hand_out() {
+            return;
+        }
+        let first = self.timeline.mark().position.index.next();
+        let mut bytes = 0;
+        let mut configs = Vec::new();
+        for entry in self.log.iter_from(first).take_while(|entry| entry.index <= self.commit).take(APPLY_ENTRIES_MAX) {
+            bytes += entry.payload.len();
+            if bytes > APPLY_BYTES_MAX && entry.index > first {
+                bytes -= entry.payload.len();
+                break;
+            }
+            if entry.kind == EntryKind::Config {
+                configs.push(self.timeline.mark().membership.clone());
+            }
+            let effective = self.timeline.hand_out(entry);
+            ready.committed.push(Committed { entry: entry.clone(), effective });
+        }
+        self.applying.push_back((self.timeline.mark().position.index, bytes));
+        ready.mark = Some(self.timeline.mark().clone());
+        if let Some(before) = configs.first() {
+            self.notice_removal(before);
+            self.sync_peers();
+        }
+    }
+
+    /// The node's log is durable up to the batch inside the proof: promises that rested on it are free, and the own
+    /// vote and the own copy of entries count.
+    pub fn persisted(&mut self, now: Instant, lsn: Synced<Lsn>) {
+        self.advance(now);
+        self.durable.complete(lsn.into_inner(), &mut self.log, &mut self.out.messages);
+        match &self.role {
+            RoleState::Follower | RoleState::PreCandidate(_) => {}
+            RoleState::Candidate(_) => self.maybe_win(),
+            RoleState::Leader(_) => {
+                self.advance_commit();
+                self.maybe_leave_joint();
+            }
+        }
+    }
+
+    /// The state machine has applied everything up to `index`.
+    pub fn applied(&mut self, index: Index) {
+        let handed = self.timeline.mark().position.index;
+        assert!(index <= handed, "applied {index} was not handed out: {handed}");
+        self.log.apply_to(index);
+        while self.applying.pop_front_if(|(last, _)| *last <= index).is_some() {}
+        self.maybe_leave_joint();
+    }
+}

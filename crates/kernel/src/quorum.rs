@@ -1,0 +1,80 @@
+//! Quorums of a membership: a majority of the voters and, while a change is under way, also of the outgoing voters
+//! (joint consensus, Raft thesis 4.3). Knows nothing of roles, logs or messages; learners never count.
+
+use std::collections::BTreeSet;
+
+use base::{Index, ReplicaId};
+
+use crate::membership::Membership;
+
+/// Whether the replicas for which `holds` is true form a quorum. An empty membership has none.
+pub(crate) fn has_quorum(membership: &Membership, mut holds: impl FnMut(ReplicaId) -> bool) -> bool {
+    let mut majority =
+        |set: &BTreeSet<ReplicaId>| 2 * set.iter().filter(|replica| holds(**replica)).count() > set.len();
+    majority(&membership.voters) && (membership.outgoing.is_empty() || majority(&membership.outgoing))
+}
+
+/// The highest index that a quorum has reached, when `matched` says how far each replica is.
+pub(crate) fn quorum_index(membership: &Membership, matched: impl Fn(ReplicaId) -> Index) -> Index {
+    let incoming = majority_index(&membership.voters, &matched);
+    if membership.outgoing.is_empty() { incoming } else { incoming.min(majority_index(&membership.outgoing, &matched)) }
+}
+
+/// Quadratic in the handful of voters, but without a sort or an allocation per acknowledgement.
+fn majority_index(set: &BTreeSet<ReplicaId>, matched: &impl Fn(ReplicaId) -> Index) -> Index {
+    let reached = |index: Index| 2 * set.iter().filter(|replica| matched(**replica) >= index).count() > set.len();
+    set.iter().map(|replica| matched(*replica)).filter(|index| reached(*index)).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership(voters: &[u64], outgoing: &[u64]) -> Membership {
+        Membership {
+            voters: voters.iter().map(|v| ReplicaId(*v)).collect(),
+            outgoing: outgoing.iter().map(|v| ReplicaId(*v)).collect(),
+            ..Membership::default()
+        }
+    }
+
+    #[test]
+    fn a_quorum_is_more_than_half() {
+        for voters in 1..=7u64 {
+            let all: Vec<u64> = (1..=voters).collect();
+            let group = membership(&all, &[]);
+            for yes in 0..=voters {
+                assert_eq!(has_quorum(&group, |r| r.0 <= yes), yes > voters / 2, "{yes} of {voters}");
+            }
+        }
+        assert!(!has_quorum(&membership(&[], &[]), |_| true), "nobody is not a quorum");
+    }
+
+    #[test]
+    fn a_joint_quorum_needs_both_majorities() {
+        let group = membership(&[3, 4, 5], &[1, 2, 3]);
+        assert!(!has_quorum(&group, |r| [3, 4, 5].contains(&r.0)));
+        assert!(!has_quorum(&group, |r| [1, 2, 3].contains(&r.0)));
+        assert!(has_quorum(&group, |r| [1, 3, 4].contains(&r.0)));
+    }
+
+    #[test]
+    fn any_two_quorums_of_one_membership_intersect() {
+        let group = membership(&[1, 2, 3, 4], &[3, 4, 5]);
+        let quorums: Vec<u32> = (0..32).filter(|set| has_quorum(&group, |r| set >> (r.0 - 1) & 1 == 1)).collect();
+        assert!(!quorums.is_empty());
+        assert!(quorums.iter().all(|a| quorums.iter().all(|b| a & b != 0)));
+    }
+
+    #[test]
+    fn the_quorum_index_is_the_highest_with_a_quorum() {
+        for (matches, expected) in [([1, 2, 3], 2), ([5, 5, 0], 5), ([0, 0, 9], 0)] {
+            let group = membership(&[1, 2, 3], &[]);
+            assert_eq!(quorum_index(&group, |r| Index(matches[r.0 as usize - 1])), Index(expected));
+        }
+        let joint = membership(&[1, 2, 3], &[3, 4, 5]);
+        let matches = [9, 9, 9, 4, 2];
+        assert_eq!(quorum_index(&joint, |r| Index(matches[r.0 as usize - 1])), Index(4));
+        assert_eq!(quorum_index(&membership(&[], &[]), |_| Index(7)), Index(0));
+    }
+}

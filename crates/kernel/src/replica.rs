@@ -1,0 +1,377 @@
+//! The replica: its state, and the dispatch from inputs to the files that know what to do.
+//!
+//! A replica is a pure function from inputs to a [`Ready`](crate::Ready). Inputs carry the time; the replica has no
+//! clock. It holds no log on disk, no socket and no state machine: the host does what `Ready` says.
+//!
+//! Left out on purpose: read leases (so a restarted voter may vote at once: it has promised nobody to stay silent),
+//! parallel changes of membership, and any retry of a request on behalf of its caller.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::{Ballot, Fault, Index, Instant, NodeId, Prng, ReplicaId};
+
+use crate::candidate::{Candidacy, Poll};
+use crate::config::Config;
+use crate::durable::Durability;
+use crate::leader::Leadership;
+use crate::log::Log;
+use crate::membership::{Membership, Timeline};
+use crate::message::{Body, Message};
+use crate::output::Outbox;
+use crate::policy::LogView;
+use crate::read::Forwards;
+use crate::ready::{Record, Recovered, Refusal, Role, Status};
+
+/// Nodes of strangers remembered so that they can be answered.
+const CONTACTS_MAX: usize = 32;
+
+/// A group's copy on this node.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Replica {
+    pub(crate) config: Config,
+    pub(crate) now: Instant,
+    pub(crate) random: Prng,
+    /// No message of a lower ballot is accepted any more.
+    pub(crate) promised: Ballot,
+    /// Paxos-Raft: the ballot of the leader of which the whole log is a prefix.
+    pub(crate) accepted: Ballot,
+    pub(crate) log: Log,
+    /// Decided up to here.
+    pub(crate) commit: Index,
+    /// Memberships along the log, and the mark after the last entry handed out.
+    pub(crate) timeline: Timeline,
+    /// Batches handed out and not yet applied: last index and payload bytes.
+    pub(crate) applying: VecDeque<(Index, usize)>,
+    pub(crate) role: RoleState,
+    /// Who leads `promised`, if that is known.
+    pub(crate) leader: Option<ReplicaId>,
+    /// Who was granted `promised` by this incarnation, so that a repeated request gets a repeated answer.
+    pub(crate) voted_for: Option<ReplicaId>,
+    /// Highest ballot anyone claimed to have promised: a candidacy must be above it.
+    pub(crate) learnt: Ballot,
+    /// When the leader was last heard. Not known after a restart.
+    pub(crate) heard: Option<Instant>,
+    pub(crate) election_deadline: Instant,
+    /// This replica is no member any more, says the membership of this index.
+    pub(crate) removed: Option<Index>,
+    /// Where replicas outside the membership live that spoke to us.
+    pub(crate) contacts: BTreeMap<ReplicaId, NodeId>,
+    pub(crate) durable: Durability,
+    pub(crate) forwards: Forwards,
+    pub(crate) out: Outbox,
+    pub(crate) suspicious: u64,
+}
+
+/// The role with what only it needs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum RoleState {
+    Follower,
+    PreCandidate(Poll),
+    Candidate(Candidacy),
+    Leader(Box<Leadership>),
+}
+
+impl Replica {
+    /// The replica described by `config`, in the state found on disk. A state that no correct replica can have left
+    /// there is a fault, and so is a timing that cannot work.
+    pub fn new(config: Config, recovered: Recovered, now: Instant) -> Result<Self, Fault> {
+        if config.heartbeat_interval.is_zero() || config.election_timeout < config.heartbeat_interval * 2 {
+            return Err(Fault::Refused(format!(
+                "election timeout {:?} must be at least twice the heartbeat interval {:?}",
+                config.election_timeout, config.heartbeat_interval
+            )));
+        }
+        let mark = recovered.mark;
+        if !mark.membership.nodes.is_empty() && !mark.membership.is_sound() {
+            return Err(Fault::Corrupt { place: "mark".into(), detail: format!("{:?}", mark.membership) });
+        }
+        let mut out = Outbox::default();
+        let mut log = Log::recover(recovered.base, &recovered.runs, recovered.entries, recovered.last)?;
+        if log.last_position().stamp > recovered.promised && log.last() > log.base().index {
+            let detail = format!("entry of {} above promise {}", log.last_position().stamp, recovered.promised);
+            return Err(Fault::Corrupt { place: "log".into(), detail });
+        }
+        if mark.position.index < log.base().index {
+            let detail = format!("applied {} before the log's base {}", mark.position.index, log.base().index);
+            return Err(Fault::Corrupt { place: "mark".into(), detail });
+        }
+        // The state machine may have been flushed before the log. What it holds is committed, so a log that does not
+        // reach it, or tells another history there, has nothing to add.
+        if !config.protocol.same_history(log.stamp(mark.position.index), mark.position.stamp) {
+            log = Log::new(mark.position);
+            out.records.push(Record::Compact { base: mark.position, keep_suffix: false });
+        }
+        log.apply_to(mark.position.index);
+        if log.cached_from() > log.applied().next() {
+            let detail = format!("entries {}..{} are missing", log.applied().next(), log.cached_from());
+            return Err(Fault::Corrupt { place: "log".into(), detail });
+        }
+        let seen = mark.position.stamp.max(mark.max_origin);
+        let commit = recovered.commit.min(log.last()).max(mark.position.index);
+        let timeline = Timeline::new(mark, log.iter_from(log.applied().next()));
+        let mut replica = Self {
+            random: Prng::new(config.seed),
+            now,
+            promised: recovered.promised,
+            accepted: recovered.accepted,
+            log,
+            commit,
+            timeline,
+            applying: VecDeque::new(),
+            role: RoleState::Follower,
+            leader: None,
+            voted_for: None,
+            learnt: recovered.promised,
+            heard: None,
+            election_deadline: now,
+            removed: None,
+            contacts: BTreeMap::new(),
+            durable: Durability::new(recovered.promised),
+            forwards: Forwards::new(config.seed),
+            out,
+            suspicious: 0,
+            config,
+        };
+        if seen > replica.promised {
+            replica.promise(seen);
+        }
+        replica.reset_election_timer();
+        if replica.is_sole_voter() {
+            // Nobody else could be disturbed.
+            replica.election_deadline = now;
+        }
+        Ok(replica)
+    }
+
+    /// Takes a message. Whatever it says, the replica stays sound; what contradicts the protocol is dropped and counted
+    /// in [`Status::suspicious`].
+    pub fn step(&mut self, now: Instant, message: Message) {
+        self.advance(now);
+        if self.removed.is_some() {
+            return;
+        }
+        if !self.is_plausible(&message) {
+            self.suspicious += 1;
+            return;
+        }
+        let Message { from, ballot, body, .. } = message;
+        match body {
+            Body::PreVote { last, membership } => self.on_pre_vote(from, ballot, last, membership),
+            Body::PreVoteReply { granted, promised } => self.on_pre_vote_reply(from, ballot, granted, promised),
+            Body::Elect { last, accepted, commit, forced, membership } => {
+                let claim = crate::policy::Claim { last, accepted, commit };
+                self.on_elect(from, ballot, &claim, forced, membership);
+            }
+            Body::ElectReply { granted, promised, accepted, commit, last, suffix_from: _, suffix } => {
+                let vote = crate::policy::Vote { accepted, commit, last, suffix };
+                self.on_elect_reply(from, ballot, granted.then_some(vote), promised);
+            }
+            Body::Append { prev, entries, commit, sync_index, confirm_seq } => {
+                let append = crate::follower::Append { from, ballot, prev, entries, commit, sync_index, confirm_seq };
+                self.on_append(append);
+            }
+            Body::AppendReply { ok, matched, hint, promised, confirm_seq } => {
+                let reply = crate::leader::Reply { from, ballot, ok, matched, hint, promised, confirm_seq };
+                self.on_append_reply(&reply);
+            }
+            Body::ReadIndex { id } => self.on_read_index(from, id),
+            Body::ReadIndexReply { id, at } => self.on_read_index_reply(id, at),
+            Body::TimeoutNow { last } => self.on_timeout_now(from, ballot, last),
+            Body::SnapshotInstalled { position } => self.on_snapshot_installed(from, ballot, position),
+            Body::Removed { index } => self.on_removed(index),
+        }
+    }
+
+    /// Takes the time. Must be called when [`next_deadline`](Self::next_deadline) is reached, and may be called any
+    /// time; must not wait for the disk, since a leader with a stalled disk has to notice it here.
+    pub fn tick(&mut self, now: Instant) {
+        self.advance(now);
+        self.expire_forwards();
+        match &self.role {
+            RoleState::Leader(_) => self.tick_leader(),
+            RoleState::Follower | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                if self.now >= self.election_deadline {
+                    self.on_election_timeout();
+                }
+            }
+        }
+    }
+
+    /// When `tick` must be called next, if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        let role = match &self.role {
+            RoleState::Leader(leadership) => leadership.next_deadline(),
+            RoleState::Follower | RoleState::PreCandidate(_) | RoleState::Candidate(_) => self.election_deadline,
+        };
+        self.forwards.next_deadline().map_or(role, |forwards| role.min(forwards))
+    }
+
+    /// The node that leads, if known.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        // The ballot names the node; the replica id only says whether anyone leads it.
+        self.leader.map(|_| self.promised.node)
+    }
+
+    /// Whether this replica leads, its marker applied or not.
+    #[must_use]
+    pub const fn is_leader(&self) -> bool {
+        matches!(self.role, RoleState::Leader(_))
+    }
+
+    /// The role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match &self.role {
+            RoleState::Follower => Role::Follower,
+            RoleState::PreCandidate(_) => Role::PreCandidate,
+            RoleState::Candidate(_) => Role::Candidate,
+            RoleState::Leader(leadership) if self.log.applied() < leadership.marker => Role::LeaderElect,
+            RoleState::Leader(_) => Role::Leader,
+        }
+    }
+
+    /// The state for operators, metrics and routing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let peers = match &self.role {
+            RoleState::Leader(leadership) => {
+                let alive = |heard: Instant| self.now.since(heard) < self.config.election_timeout;
+                leadership.peers.iter().map(|(id, peer)| (*id, peer.matched, alive(peer.heard))).collect()
+            }
+            RoleState::Follower | RoleState::PreCandidate(_) | RoleState::Candidate(_) => Vec::new(),
+        };
+        Status {
+            role: self.role(),
+            ballot: self.promised,
+            leader: self.leader(),
+            last: self.log.last(),
+            commit: self.commit,
+            applied: self.log.applied(),
+            first: self.log.base().index.next(),
+            membership: self.timeline.effective().clone(),
+            peers,
+            removed: self.removed,
+            suspicious: self.suspicious,
+        }
+    }
+
+    /// The membership in effect: that of the last config entry in the log, committed or not.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.timeline.effective()
+    }
+
+    /// The mark after the last entry handed out.
+    #[must_use]
+    pub const fn mark(&self) -> &crate::entry::Mark {
+        self.timeline.mark()
+    }
+
+    /// Where a replica lives, so that a message to it finds its way: members old and new, and strangers that spoke to
+    /// this replica lately.
+    #[must_use]
+    pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        let known = self.timeline.all().filter_map(|membership| membership.nodes.get(&replica)).last();
+        known.or_else(|| self.contacts.get(&replica)).copied()
+    }
+
+    /// Moves the clock, never back.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// What policies may look at.
+    pub(crate) const fn view(&self) -> LogView<'_> {
+        LogView { log: &self.log, accepted: self.accepted, commit: self.commit }
+    }
+
+    pub(crate) const fn id(&self) -> ReplicaId {
+        self.config.replica
+    }
+
+    pub(crate) fn is_sole_voter(&self) -> bool {
+        let membership = self.timeline.effective();
+        membership.is_voter(self.id()) && membership.all_voters().count() == 1
+    }
+
+    /// Raises the promise; records it before anything that rests on it.
+    pub(crate) fn promise(&mut self, ballot: Ballot) {
+        assert!(ballot > self.promised, "promise {} cannot become {ballot}", self.promised);
+        self.promised = ballot;
+        self.learnt = self.learnt.max(ballot);
+        self.voted_for = None;
+        self.record_hard();
+    }
+
+    /// Records promise and accepted ballot. The commit hint never covers entries that are not durable as they are: a
+    /// batch may be lost from any record on, and an old suffix must not come back as committed.
+    pub(crate) fn record_hard(&mut self) {
+        let commit = self.commit.min(self.log.persisted());
+        self.out.records.push(Record::Hard { promised: self.promised, accepted: self.accepted, commit });
+    }
+
+    /// Gives up whatever role there is and follows `ballot`, led by `leader` if that is known.
+    pub(crate) fn become_follower(&mut self, ballot: Ballot, leader: Option<ReplicaId>) {
+        if ballot > self.promised {
+            self.promise(ballot);
+        }
+        let role = std::mem::replace(&mut self.role, RoleState::Follower);
+        if self.leader != leader {
+            self.leader = leader;
+            self.heard = None;
+        }
+        if let RoleState::Leader(leadership) = role {
+            self.fail_reads(*leadership);
+        }
+        self.fail_forwards();
+        self.reset_election_timer();
+    }
+
+    /// Draws the next election deadline from [T, 2T): two replicas rarely draw the same, so votes rarely split.
+    pub(crate) fn reset_election_timer(&mut self) {
+        let timeout = self.config.election_timeout;
+        let spread = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.election_deadline = self.now + timeout + std::time::Duration::from_micros(self.random.below(spread));
+    }
+
+    /// Remembers where a replica lives that need not be a member.
+    pub(crate) fn remember(&mut self, replica: ReplicaId, node: NodeId) {
+        if self.contacts.len() >= CONTACTS_MAX && !self.contacts.contains_key(&replica) {
+            self.contacts.pop_first();
+        }
+        self.contacts.insert(replica, node);
+    }
+
+    /// The refusal of everything only a leader can do.
+    pub(crate) fn not_leader(&self) -> Refusal {
+        Refusal::NotLeader(self.leader())
+    }
+
+    /// A message in ballot `ballot`.
+    pub(crate) fn message(&self, to: ReplicaId, ballot: Ballot, body: Body) -> Message {
+        Message { group: self.config.group, protocol: self.config.protocol, from: self.id(), to, ballot, body }
+    }
+
+    /// Sends a message that promises nothing.
+    pub(crate) fn send(&mut self, to: ReplicaId, ballot: Ballot, body: Body) {
+        let message = self.message(to, ballot, body);
+        self.out.messages.push(message);
+    }
+
+    /// Sends a message once everything recorded so far is durable.
+    pub(crate) fn send_when_durable(&mut self, to: ReplicaId, ballot: Ballot, body: Body) {
+        let message = self.message(to, ballot, body);
+        self.out.pending.push(message);
+    }
+
+    /// Sends a message that tells the promise: not before the promise is durable.
+    pub(crate) fn send_promise(&mut self, to: ReplicaId, ballot: Ballot, body: Body) {
+        if self.durable.promised() == self.promised {
+            self.send(to, ballot, body);
+        } else {
+            self.send_when_durable(to, ballot, body);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What a leader sends at the end of a turn: at most the window of entries to each follower, so that everything
+//! proposed in a turn travels in one message, and an empty append only where something must be said and no entries go.
+
+use base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
+use base::{Ballot, Index, ReplicaId};
+
+use crate::entry::{Entry, Position};
+use crate::leader::Leadership;
+use crate::log::Log;
+use crate::message::{Body, Message};
+use crate::progress::{Mode, Progress};
+use crate::ready::LoadRequest;
+use crate::replica::{Replica, RoleState};
+
+/// Payload bytes asked of the node's log at a time.
+const LOAD_BYTES_MAX: usize = 4 * APPEND_BYTES_MAX;
+
+impl Replica {
+    /// Sends what is due to every follower.
+    pub(crate) fn flush_appends(&mut self) {
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let Leadership { peers, confirm_seq, marker, .. } = leadership.as_mut();
+        let mut turn = Turn {
+            log: &self.log,
+            commit: self.commit,
+            sync_index: *marker,
+            confirm_seq,
+            template: Message {
+                group: self.config.group,
+                protocol: self.config.protocol,
+                from: self.config.replica,
+                to: ReplicaId(0),
+                ballot: self.promised,
+                body: Body::ReadIndex { id: crate::ready::ReadId(0) },
+            },
+            messages: &mut self.out.messages,
+            loads: &mut self.out.loads,
+            snapshots: &mut self.out.snapshots_to_send,
+        };
+        for (id, peer) in peers {
+            turn.serve(*id, peer);
+        }
+    }
+
+    /// Whether the next turn has something for a follower.
+    pub(crate) fn has_appends(&self) -> bool {
+        let RoleState::Leader(leadership) = &self.role else { return false };
+        leadership.peers.values().any(|peer| {
+            let behind = peer.next <= self.log.last() && (peer.loading.is_none() || !peer.loaded.is_empty());
+            peer.heartbeat_due || peer.confirm_due || (behind && peer.is_open()) || tells_commit(peer, self.commit)
+        })
+    }
+
+    /// The host read entries from the node's log for follower `to`: consecutive, from the index asked for, at least
+    /// one. An empty answer means that they could not be read; they are asked for again with the next heartbeat.
+    pub fn loaded(&mut self, now: base::Instant, to: ReplicaId, entries: Vec<Entry>) {
+        self.advance(now);
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let Some(peer) = leadership.peers.get_mut(&to) else { return };
+        let asked = peer.loading.take();
+        let log = &self.log;
+        let fits = |(index, entry): (u64, &Entry)| {
+            entry.index == Index(index)
+                && log.stamp(entry.index) == Some(entry.stamp)
+                && log.origin(entry.index) == Some(entry.origin)
+        };
+        // The log may have moved on meanwhile; what does not fit any more is asked for anew.
+        if asked == Some(peer.next) && (peer.next.0..).zip(&entries).all(fits) {
+            peer.loaded = entries.into();
+        }
+    }
+
+    /// The snapshot for `to` could not be delivered.
+    pub fn snapshot_failed(&mut self, to: ReplicaId) {
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let Some(peer) = leadership.peers.get_mut(&to) else { return };
+        if peer.mode == Mode::Snapshot {
+            let next = peer.matched.next();
+            // Wait for a heartbeat: a follower that cannot take a snapshot now should not be offered one at once.
+            peer.restart(Mode::Probe { waiting: true }, next);
+        }
+    }
+
+    /// A follower installed a snapshot that this leader, or one before it, sent.
+    pub(crate) fn on_snapshot_installed(&mut self, from: ReplicaId, ballot: Ballot, position: Position) {
+        let (last, base) = (self.log.last(), self.log.base().index);
+        if ballot != self.promised || position.index > last {
+            return;
+        }
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let Some(peer) = leadership.peers.get_mut(&from) else { return };
+        peer.heard = self.now;
+        if peer.acknowledged(position.index, base) {
+            self.advance_commit();
+            self.maybe_hand_over();
+        }
+    }
+}
+
+/// Whether the follower should hear of the commit index now. While probing or behind a snapshot it could not use it.
+fn tells_commit(peer: &Progress, commit: Index) -> bool {
+    peer.mode == Mode::Replicate && peer.commit_sent < commit
+}
+
+/// One turn's sending.
+struct Turn<'a> {
+    log: &'a Log,
+    commit: Index,
+    sync_index: Index,
+    confirm_seq: &'a mut u64,
+    template: Message,
+    messages: &'a mut Vec<Message>,
+    loads: &'a mut Vec<LoadRequest>,
+    snapshots: &'a mut Vec<ReplicaId>,
+}
+
+impl Turn<'_> {
+    fn serve(&mut self, id: ReplicaId, peer: &mut Progress) {
+        if peer.heartbeat_due && peer.mode == (Mode::Probe { waiting: true }) {
+            peer.mode = Mode::Probe { waiting: false };
+        }
+        if peer.heartbeat_due && peer.loaded.is_empty() {
+            // A load may have come to nothing.
+            peer.loading = None;
+        }
+        let mut said = false;
+        while peer.next <= self.log.last() && peer.is_open() {
+            if peer.next <= self.log.base().index {
+                peer.become_snapshot();
+                self.snapshots.push(id);
+                break;
+            }
+            let entries = self.next_entries(id, peer);
+            if entries.is_empty() {
+                break;
+            }
+            said = true;
+            self.append(id, peer, entries);
+        }
+        // Entries wait for the follower's disk before they are acknowledged, an empty append does not: a read must not.
+        if peer.confirm_due || (!said && (peer.heartbeat_due || tells_commit(peer, self.commit))) {
+            self.append(id, peer, Vec::new());
+        }
+        peer.heartbeat_due = false;
+        peer.confirm_due = false;
+    }
+
+    /// The next entries for `peer`, from memory or from a finished load; else they are asked of the host.
+    fn next_entries(&mut self, id: ReplicaId, peer: &mut Progress) -> Vec<Entry> {
+        let bytes_max = peer.window().min(APPEND_BYTES_MAX);
+        if peer.next >= self.log.cached_from() {
+            return self.log.slice(peer.next, bytes_max, APPEND_ENTRIES_MAX);
+        }
+        if !peer.loaded.is_empty() {
+            return take_loaded(peer, bytes_max);
+        }
+        if peer.loading.is_none() {
+            peer.loading = Some(peer.next);
+            let until = self.log.cached_from();
+            self.loads.push(LoadRequest { to: id, from: peer.next, until, bytes_max: LOAD_BYTES_MAX });
+        }
+        Vec::new()
+    }
+
+    fn append(&mut self, id: ReplicaId, peer: &mut Progress, entries: Vec<Entry>) {
+        *self.confirm_seq += 1;
+        let (prev, last) = match entries.first().zip(entries.last()) {
+            Some((first, last)) => (first.index.prev(), last.index),
+            // Behind a snapshot nothing can be compared but the base, which tells when the follower has caught up.
+            None if peer.mode == Mode::Snapshot => (self.log.base().index, self.log.base().index),
+            None => (peer.next.prev(), peer.next.prev()),
+        };
+        let prev = self.log.position(prev).unwrap_or_else(|| self.log.base());
+        let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
+        let is_heartbeat = entries.is_empty();
+        let body = Body::Append {
+            prev,
+            entries,
+            commit: self.commit,
+            sync_index: self.sync_index,
+            confirm_seq: *self.confirm_seq,
+        };
+        self.messages.push(Message { to: id, body, ..self.template.clone() });
+        peer.commit_sent = self.commit;
+        if !is_heartbeat {
+            peer.sent(last, bytes);
+        }
+    }
+}
+
+/// Takes entries off a finished load.
+fn take_loaded(peer: &mut Progress, bytes_max: usize) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut bytes = 0;
+    while let Some(entry) = peer.loaded.front() {
+        bytes += entry.payload.len();
+        if entries.len() >= APPEND_ENTRIES_MAX || (bytes > bytes_max && !entries.is_empty()) {
+            break;
+        }
+        entries.extend(peer.loaded.pop_front());
+    }
+    entries
+}

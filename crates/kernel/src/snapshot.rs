@@ -1,0 +1,80 @@
+//! Where the log ends at the front: compaction, and snapshots of the state machine that replace what is gone.
+//!
+//! Invariant: a snapshot never takes back what was applied, and never drops entries that connect to it.
+
+use base::{Ballot, Index, Instant};
+
+use crate::entry::Mark;
+use crate::log::Log;
+use crate::message::Body;
+use crate::ready::Record;
+use crate::replica::Replica;
+
+impl Replica {
+    /// Whether a snapshot at `mark` would be news. The host asks before it starts to receive one, and again directly
+    /// before it installs it: by then the log may have overtaken it.
+    #[must_use]
+    pub fn wants_snapshot(&self, mark: &Mark) -> bool {
+        self.removed.is_none() && mark.position.index > self.commit && mark.membership.is_sound()
+    }
+
+    /// The host has durably replaced the state machine by a snapshot at `mark` that came from the leader of ballot
+    /// `leader`. Entries after it stay if they connect.
+    pub fn snapshot_installed(&mut self, now: Instant, leader: Ballot, mark: Mark) {
+        self.advance(now);
+        let position = mark.position;
+        if position.index > self.timeline.mark().position.index {
+            self.restart_log_at(leader, mark);
+        }
+        let sender = self.timeline.all().find_map(|membership| {
+            membership.nodes.iter().find(|(_, node)| **node == leader.node).map(|(replica, _)| *replica)
+        });
+        let sender = self.leader.filter(|_| self.promised == leader).or(sender);
+        if let Some(to) = sender.filter(|to| *to != self.id()) {
+            self.send_when_durable(to, leader, Body::SnapshotInstalled { position });
+        }
+    }
+
+    fn restart_log_at(&mut self, leader: Ballot, mark: Mark) {
+        let position = mark.position;
+        let keep_suffix = self.config.protocol.same_history(self.log.stamp(position.index), position.stamp);
+        let newest = leader.max(position.stamp).max(mark.max_origin);
+        if newest > self.promised {
+            self.become_follower(newest, None);
+        } else if !keep_suffix {
+            // Only a replica that never led can lack what is committed, but its log is about to be replaced.
+            self.become_follower(self.promised, self.leader.filter(|leader| *leader != self.id()));
+        }
+        let was_member = self.timeline.effective().contains(self.id());
+        self.commit = self.commit.max(position.index);
+        self.applying.clear();
+        if keep_suffix {
+            self.log.apply_to(position.index);
+            self.log.compact(position.index);
+        } else {
+            self.log = Log::new(position);
+            self.durable.restarted(position.index);
+        }
+        self.out.records.push(Record::Compact { base: position, keep_suffix });
+        self.timeline = crate::membership::Timeline::new(mark, self.log.iter_from(position.index.next()));
+        self.sync_peers();
+        let membership = self.timeline.effective();
+        if was_member && !membership.contains(self.id()) {
+            self.become_removed(membership.index);
+        }
+    }
+
+    /// The host keeps the state up to `to` durably elsewhere, so the log need not: false if that is not applied yet,
+    /// and nothing happens. Entries not yet durable are kept in any case.
+    pub fn compact(&mut self, to: Index) -> bool {
+        if to > self.log.applied() {
+            return false;
+        }
+        let to = to.min(self.log.persisted());
+        if to > self.log.base().index {
+            self.log.compact(to);
+            self.out.records.push(Record::Compact { base: self.log.base(), keep_suffix: true });
+        }
+        true
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the kernel from outside: golden traces, a random walk with invariants, and the bytes on the wire.
+
+mod disk;
+mod world;
