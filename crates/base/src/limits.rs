@@ -24,6 +24,10 @@ pub const INFLIGHT_MESSAGES_MAX: usize = 256;
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Payload bytes of log entries a group keeps in memory for its followers.
 pub const ENTRY_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Decided and unapplied entries per group; above it proposals are refused ("too many requests").
+pub const APPLY_BACKLOG_ENTRIES_MAX: u64 = 20_000;
+/// Payload bytes of decided and unapplied entries per group, with the same effect.
+pub const APPLY_BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Reads waiting for one confirmation round, per group.
 pub const PENDING_READS_MAX: usize = 65_536;
 /// Bytes queued towards one peer before messages to it are dropped (the protocol repeats them).
@@ -41,7 +45,7 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 4_096;
 /// Size of one write-ahead log segment in bytes.
 pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Log bytes kept behind the applied index for followers that fall behind; beyond it they get a snapshot.
-pub const LOG_RETAINED_BYTES: u64 = 256 * 1024 * 1024;
+pub const LOG_RETAINED_BYTES: u64 = 64 * 1024 * 1024;
 /// Default interval between a leader's heartbeats.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 /// Default minimum time without a leader before a follower campaigns.

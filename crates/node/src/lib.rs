@@ -1,1 +1,21 @@
-//! Skeleton: filled in by the next commits.
+//! A whole node without IO: events in, effects out.
+//!
+//! [`Node::handle`] takes one [`Event`]; [`Node::finish_turn`] hands out the [`Effect`]s of everything handled since the
+//! last turn, so that one write and one fsync serve all groups of the turn. The host owns the clock, the sockets, the
+//! disk and the threads; a simulator is another host of the same code.
+
+pub mod effect;
+pub mod event;
+mod forward;
+mod group;
+mod node;
+mod proposals;
+mod reads;
+mod retention;
+mod snapshot;
+pub mod wire;
+
+pub use effect::{Effect, ReplyTo, Response, Task, Uncertainty};
+pub use event::{Event, Request, SnapshotId, Ticket};
+pub use node::{GroupStart, Node, NodeConfig};
+pub use wire::{ForwardAnswer, PeerMessage};

@@ -1,0 +1,163 @@
+//! A group on this node: the replica, the cursor of its state machine, and the requests that wait for either.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::{GroupId, Index, Instant, NodeId, limits};
+use bytes::Bytes;
+use kernel::{Committed, Replica};
+
+use crate::effect::{Effect, ReplyTo, Response, Task};
+use crate::event::Ticket;
+use crate::proposals::Proposals;
+use crate::reads::Reads;
+use crate::retention::Retention;
+use crate::snapshot::{Incoming, Outgoing};
+
+/// A write of a local client for which no leader was found yet: surely not done so far.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) ticket: Ticket,
+    pub(crate) payload: Bytes,
+    pub(crate) deadline: Instant,
+}
+
+/// A client waits for leadership to move away from this node.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub(crate) ticket: Ticket,
+    pub(crate) deadline: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) replica: Replica,
+    pub(crate) proposals: Proposals,
+    pub(crate) reads: Reads,
+    pub(crate) parked: VecDeque<Parked>,
+    pub(crate) transfers: Vec<Transfer>,
+    pub(crate) retention: Retention,
+    pub(crate) outgoing: BTreeMap<crate::event::SnapshotId, Outgoing>,
+    pub(crate) incoming: Option<Incoming>,
+    /// Last index whose effects are in the state machine.
+    pub(crate) applied: Index,
+    /// Last index handed to the host for apply; `applied <= handed`.
+    pub(crate) handed: Index,
+    /// Hand-outs not yet applied: their last index and payload bytes.
+    backlog: VecDeque<(Index, usize)>,
+    backlog_bytes: usize,
+}
+
+impl Group {
+    pub(crate) fn new(id: GroupId, replica: Replica, applied: Index) -> Self {
+        Self {
+            id,
+            replica,
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            parked: VecDeque::new(),
+            transfers: Vec::new(),
+            retention: Retention::default(),
+            outgoing: BTreeMap::new(),
+            incoming: None,
+            applied,
+            handed: applied,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+        }
+    }
+
+    /// Whether anything here has a deadline of its own.
+    pub(crate) fn has_waiters(&self) -> bool {
+        !(self.parked.is_empty()
+            && self.reads.is_empty()
+            && self.transfers.is_empty()
+            && self.outgoing.is_empty()
+            && self.incoming.is_none())
+    }
+
+    /// Whether so much is decided and not yet applied that more would only pile up in memory.
+    pub(crate) fn is_behind(&self, entries_max: u64) -> bool {
+        self.handed.0 - self.applied.0 > entries_max || self.backlog_bytes > limits::APPLY_BACKLOG_BYTES_MAX
+    }
+
+    /// The state machine moved on.
+    pub(crate) fn moved_to(&mut self, index: Index) {
+        assert!(index <= self.handed, "applied {index} past handed {}", self.handed);
+        self.applied = self.applied.max(index);
+        while let Some((_, bytes)) = self.backlog.pop_front_if(|(last, _)| *last <= index) {
+            self.backlog_bytes -= bytes;
+        }
+    }
+
+    /// Turns decided entries into one `Apply`, and settles the proposals that waited for their slots.
+    pub(crate) fn apply(&mut self, committed: Vec<Committed>, mark: kernel::Mark, effects: &mut Vec<Effect>) {
+        let mut tasks = Vec::with_capacity(committed.len());
+        let bytes = committed.iter().map(|committed| committed.entry.payload.len()).sum();
+        for Committed { entry, effective } in committed {
+            assert_eq!(entry.index, self.handed.next(), "entries are handed out in order");
+            self.handed = entry.index;
+            self.retention.applied(entry.index, entry.payload.len());
+            let settled = self.proposals.settle(entry.index, entry.origin);
+            for loser in settled.losers {
+                effects.push(superseded(loser));
+            }
+            match (entry.kind, effective) {
+                (kernel::EntryKind::Command, true) => {
+                    tasks.push(Task { payload: entry.payload, reply: settled.winner });
+                }
+                // A fenced command is a no-op on every replica: surely not done.
+                (kernel::EntryKind::Command, false) => effects.extend(settled.winner.map(superseded)),
+                (kernel::EntryKind::EpochStart | kernel::EntryKind::Config, _) => {
+                    assert!(settled.winner.is_none(), "clients propose commands only");
+                }
+            }
+        }
+        assert_eq!(mark.position.index, self.handed, "the mark names the last entry");
+        self.backlog.push_back((self.handed, bytes));
+        self.backlog_bytes += bytes;
+        effects.push(Effect::Apply { group: self.id, tasks, mark });
+    }
+
+    /// While a snapshot replaces the state nothing is taken from the replica: neither may run ahead of the other.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| incoming.installing)
+    }
+
+    /// A snapshot became the state. What became of proposals below its end is not known here.
+    pub(crate) fn installed(&mut self, index: Index, effects: &mut Vec<Effect>) {
+        assert!(index > self.handed, "a snapshot at {index} over a state at {}", self.handed);
+        self.applied = index;
+        self.handed = index;
+        for reply in self.proposals.drain_through(index) {
+            effects.push(unknown(reply, crate::effect::Uncertainty::LeaderFailed));
+        }
+    }
+
+    /// The node that leads, if it is another one than `me`.
+    pub(crate) fn remote_leader(&self, me: NodeId) -> Option<NodeId> {
+        self.replica.leader().filter(|leader| *leader != me)
+    }
+}
+
+/// The answer "surely not done, the slot went to another entry".
+fn superseded(reply: ReplyTo) -> Effect {
+    answer(reply, Response::Superseded, crate::wire::ForwardAnswer::Superseded)
+}
+
+/// The answer "nobody knows".
+pub(crate) fn unknown(reply: ReplyTo, why: crate::effect::Uncertainty) -> Effect {
+    answer(reply, Response::Unknown(why), crate::wire::ForwardAnswer::Unknown(why))
+}
+
+/// The answer "surely not done" with the kernel's reason.
+pub(crate) fn refused(reply: ReplyTo, why: kernel::Refusal) -> Effect {
+    answer(reply, Response::Refused(why), crate::wire::ForwardAnswer::Refused(why))
+}
+
+fn answer(reply: ReplyTo, local: Response, remote: crate::wire::ForwardAnswer) -> Effect {
+    match reply {
+        ReplyTo::Local(ticket) => Effect::Reply(ticket, local),
+        ReplyTo::Remote(node, id) => Effect::Send(node, crate::wire::PeerMessage::ForwardReply { id, answer: remote }),
+    }
+}

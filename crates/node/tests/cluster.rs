@@ -1,0 +1,476 @@
+//! Whole nodes on a toy host: virtual time, in-memory log and engine, a network that obeys the test.
+//!
+//! The host carries out effects at once and in order, which is the simplest legal host; faults beyond cut links and lost
+//! nodes are the simulator's business.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use base::{GroupId, Index, Instant, LeaseId, Lsn, NodeId, ReplicaId, Synced};
+use bytes::Bytes;
+use kernel::{Entry, Mark, Member, Membership, Protocol, Record};
+use mvcc::{Batch, Command, Engine, Machine, MemEngine, Outcome, OutcomeResult, Put, RangeRequest};
+use node::{
+    Effect, Event, GroupStart, Node, NodeConfig, PeerMessage, ReplyTo, Request, Response, SnapshotId, Ticket,
+    Uncertainty,
+};
+
+const GROUP: GroupId = GroupId(0);
+const STEP: Duration = Duration::from_millis(5);
+
+/// What a request was answered with.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Node(Response),
+    Applied(Outcome),
+}
+
+struct Host {
+    node: Node,
+    engine: MemEngine,
+    machine: Machine,
+    log: BTreeMap<Index, Entry>,
+    answers: BTreeMap<Ticket, Answer>,
+    snapshots_out: BTreeMap<SnapshotId, Vec<(Bytes, Bytes)>>,
+    snapshots_in: BTreeMap<SnapshotId, Vec<(Bytes, Bytes)>>,
+    /// A stalled disk: persistence is promised and not acknowledged.
+    stalled: bool,
+    unacknowledged: Option<Lsn>,
+}
+
+struct Cluster {
+    now: Instant,
+    hosts: BTreeMap<NodeId, Host>,
+    network: VecDeque<(NodeId, NodeId, PeerMessage)>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    next_ticket: u64,
+}
+
+fn membership(size: u64) -> Membership {
+    let members: Vec<Member> = (1..=size).map(|n| Member { replica: ReplicaId(n), node: NodeId(n) }).collect();
+    Membership::initial(&members)
+}
+
+impl Host {
+    fn new(id: u64, size: u64, now: Instant) -> Self {
+        let config = kernel::Config {
+            group: GROUP,
+            node: NodeId(id),
+            replica: ReplicaId(id),
+            protocol: Protocol::Raft,
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(1000),
+            seed: id,
+        };
+        let mark = Mark { membership: membership(size), ..Default::default() };
+        let recovered = kernel::Recovered { mark, ..Default::default() };
+        let node_config = NodeConfig {
+            id: NodeId(id),
+            seed: id << 32,
+            request_timeout: Duration::from_secs(7),
+            apply_backlog_max: 1000,
+            log_retained_bytes: 0,
+        };
+        let engine = MemEngine::new();
+        Self {
+            node: Node::new(node_config, vec![GroupStart { config, recovered }], Lsn(1), now).unwrap(),
+            machine: Machine::open(&engine).unwrap(),
+            engine,
+            log: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            snapshots_out: BTreeMap::new(),
+            snapshots_in: BTreeMap::new(),
+            stalled: false,
+            unacknowledged: None,
+        }
+    }
+
+    /// Carries out one effect; what happens because of it at once comes back as events.
+    fn carry_out(&mut self, effect: Effect, sends: &mut Vec<(NodeId, PeerMessage)>) -> Vec<Event> {
+        match effect {
+            Effect::Send(to, message) => sends.push((to, message)),
+            Effect::Reply(ticket, response) => self.answer(ticket, Answer::Node(response)),
+            Effect::Persist(lsn, batch) => {
+                for record in batch.into_iter().flat_map(|(_, records)| records) {
+                    self.record(record);
+                }
+                if self.stalled {
+                    self.unacknowledged = Some(lsn);
+                } else {
+                    return vec![Event::Persisted(Synced::attest(lsn))];
+                }
+            }
+            Effect::Apply { group, tasks, mark } => {
+                let mut outcomes = Vec::new();
+                let mut encoded = Vec::new();
+                kernel::wire::encode_mark(&mark, &mut encoded);
+                let mut apply = self.machine.begin(self.engine.view()).unwrap();
+                let mut local = Vec::new();
+                for task in tasks {
+                    let outcome = apply.command(&task.payload, task.reply.is_some()).unwrap();
+                    match (task.reply, outcome) {
+                        (Some(ReplyTo::Local(ticket)), Some(outcome)) => local.push((ticket, outcome)),
+                        (Some(ReplyTo::Remote(node, id)), Some(outcome)) => {
+                            outcomes.push((node, id, outcome.encode()));
+                        }
+                        (None, None) => {}
+                        (reply, outcome) => panic!("{reply:?} does not fit {outcome:?}"),
+                    }
+                }
+                self.engine.write(apply.finish(encoded.into()).0).unwrap();
+                for (ticket, outcome) in local {
+                    self.answer(ticket, Answer::Applied(outcome));
+                }
+                return vec![Event::Applied { group, index: mark.position.index, outcomes }];
+            }
+            Effect::Load(group, request) => {
+                let entries = self.log.range(request.from..request.until).map(|(_, entry)| entry.clone()).collect();
+                return vec![Event::Loaded { group, to: request.to, entries }];
+            }
+            Effect::SnapshotOpen(_, id) => {
+                self.snapshots_out.insert(id, self.engine.rows());
+                let mark = mvcc::mark(&*self.engine.view()).unwrap().unwrap();
+                return vec![Event::SnapshotOpened { id, mark: kernel::wire::decode_mark(mark).unwrap() }];
+            }
+            Effect::SnapshotRead(id) => {
+                let rows = self.snapshots_out.get_mut(&id).unwrap();
+                let rest = rows.split_off(rows.len().min(3));
+                let chunk = encode_rows(&std::mem::replace(rows, rest));
+                return vec![Event::SnapshotChunk { id, chunk, last: rows.is_empty() }];
+            }
+            Effect::SnapshotClose(id) => drop(self.snapshots_out.remove(&id)),
+            Effect::SnapshotWrite { id, sequence, chunk, .. } => {
+                if sequence == 0 {
+                    self.snapshots_in.insert(id, Vec::new());
+                }
+                self.snapshots_in.get_mut(&id).unwrap().extend(decode_rows(chunk));
+                return vec![Event::SnapshotWritten { id, sequence }];
+            }
+            Effect::SnapshotInstall { id, .. } => {
+                let rows = self.snapshots_in.remove(&id).unwrap();
+                self.engine = MemEngine::new();
+                self.engine.write(Batch { rows: rows.into_iter().map(|(k, v)| (k, Some(v))).collect() }).unwrap();
+                self.machine = Machine::open(&self.engine).unwrap();
+                return vec![Event::SnapshotInstalled { id }];
+            }
+            Effect::SnapshotDiscard(id) => drop(self.snapshots_in.remove(&id)),
+        }
+        Vec::new()
+    }
+
+    fn record(&mut self, record: Record) {
+        match record {
+            Record::Hard { .. } => {}
+            Record::Append(entries) => self.log.extend(entries.into_iter().map(|entry| (entry.index, entry))),
+            Record::Truncate { from } => drop(self.log.split_off(&from)),
+            Record::Compact { base, keep_suffix } => {
+                let rest = self.log.split_off(&base.index.next());
+                self.log = if keep_suffix { rest } else { BTreeMap::new() };
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        assert!(self.answers.insert(ticket, answer).is_none(), "{ticket:?} answered twice");
+    }
+}
+
+fn encode_rows(rows: &[(Bytes, Bytes)]) -> Bytes {
+    let mut out = Vec::new();
+    for (key, value) in rows {
+        base::codec::put_bytes(&mut out, key);
+        base::codec::put_bytes(&mut out, value);
+    }
+    out.into()
+}
+
+fn decode_rows(chunk: Bytes) -> Vec<(Bytes, Bytes)> {
+    let mut reader = base::Reader::new(chunk);
+    let mut rows = Vec::new();
+    while reader.remaining() > 0 {
+        rows.push((reader.bytes("key").unwrap(), reader.bytes("value").unwrap()));
+    }
+    rows
+}
+
+impl Cluster {
+    fn new(size: u64) -> Self {
+        let now = Instant(1_000_000);
+        let hosts: BTreeMap<_, _> = (1..=size).map(|id| (NodeId(id), Host::new(id, size, now))).collect();
+        let mut cluster = Self { now, hosts, network: VecDeque::new(), cut: BTreeSet::new(), next_ticket: 1 };
+        for from in cluster.ids() {
+            for to in cluster.ids().into_iter().filter(|to| *to != from) {
+                cluster.event(from, Event::PeerConnected(to));
+            }
+        }
+        cluster
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.hosts.keys().copied().collect()
+    }
+
+    /// Gives a node an event and plays everything out on it.
+    fn event(&mut self, id: NodeId, event: Event) {
+        let host = self.hosts.get_mut(&id).unwrap();
+        let mut events = VecDeque::from([event]);
+        let mut sends = Vec::new();
+        while let Some(event) = events.pop_front() {
+            host.node.handle(self.now, event);
+            for effect in host.node.finish_turn(self.now) {
+                events.extend(host.carry_out(effect, &mut sends));
+            }
+            host.node.check();
+        }
+        for (to, message) in sends {
+            let mut wire = Vec::new();
+            message.encode(&mut wire);
+            assert_eq!(PeerMessage::decode(wire.into()).as_ref(), Ok(&message), "the wire keeps every message");
+            if !self.cut.contains(&(id, to)) {
+                self.network.push_back((id, to, message));
+            }
+        }
+    }
+
+    /// Delivers what is under way, then lets time pass, until `done` or the limit.
+    fn run_until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        for _ in 0..20_000 {
+            while let Some((from, to, message)) = self.network.pop_front() {
+                if !self.cut.contains(&(from, to)) {
+                    self.event(to, Event::Peer(from, message));
+                }
+            }
+            if done(self) {
+                return;
+            }
+            self.now = self.now + STEP;
+            for id in self.ids() {
+                if self.hosts[&id].node.next_deadline() <= self.now {
+                    self.event(id, Event::Tick);
+                }
+            }
+        }
+        panic!("{what} did not happen");
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        let leaders: Vec<_> = self
+            .hosts
+            .iter()
+            .filter(|(id, host)| {
+                let status = host.node.status(GROUP).unwrap();
+                status.role == kernel::Role::Leader && status.leader == Some(**id)
+            })
+            .map(|(id, host)| (host.node.status(GROUP).unwrap().ballot, *id))
+            .collect();
+        leaders.into_iter().max().map(|(_, id)| id)
+    }
+
+    fn elect(&mut self) -> NodeId {
+        self.run_until("an election", |cluster| {
+            let leader = cluster.leader();
+            leader.is_some()
+                && cluster.hosts.values().filter(|h| h.node.status(GROUP).unwrap().leader == leader).count() * 2
+                    > cluster.hosts.len()
+        });
+        self.leader().unwrap()
+    }
+
+    fn follower(&mut self) -> NodeId {
+        let leader = self.elect();
+        self.ids().into_iter().find(|id| *id != leader).unwrap()
+    }
+
+    fn request(&mut self, on: NodeId, request: Request) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.event(on, Event::Request(ticket, request));
+        ticket
+    }
+
+    fn put(&mut self, on: NodeId, key: &str, value: &str) -> Ticket {
+        let put = Put {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            lease: LeaseId(0),
+            ..Default::default()
+        };
+        let payload = Command::Put(put).encode();
+        self.request(on, Request::Propose { group: GROUP, payload })
+    }
+
+    fn finished(&mut self, on: NodeId, ticket: Ticket) -> &Answer {
+        self.run_until("an answer", |cluster| cluster.hosts[&on].answers.contains_key(&ticket));
+        &self.hosts[&on].answers[&ticket]
+    }
+
+    fn get(&self, on: NodeId, key: &str) -> Option<String> {
+        let request = RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
+        let response = mvcc::range(&*self.hosts[&on].engine.view(), &request).unwrap();
+        response.result.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+    }
+
+    fn isolate(&mut self, id: NodeId) {
+        for other in self.ids().into_iter().filter(|other| *other != id) {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+
+    fn heal(&mut self) {
+        self.cut.clear();
+    }
+}
+
+fn revision(answer: &Answer) -> i64 {
+    let outcome = match answer {
+        Answer::Applied(outcome) => outcome.clone(),
+        Answer::Node(Response::Outcome(bytes)) => Outcome::decode(bytes.clone()).unwrap(),
+        Answer::Node(other) => panic!("no outcome: {other:?}"),
+    };
+    assert!(matches!(outcome.result, OutcomeResult::Put(_)), "{outcome:?}");
+    outcome.revision.0
+}
+
+#[test]
+fn a_write_on_any_node_is_applied_on_all() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect();
+    for (count, id) in cluster.ids().into_iter().enumerate() {
+        let ticket = cluster.put(id, &format!("k{id}"), "v");
+        assert_eq!(revision(cluster.finished(id, ticket)), 2 + count as i64);
+    }
+    cluster.run_until("apply everywhere", |c| c.ids().iter().all(|id| c.get(*id, "kn3") == Some("v".into())));
+    let rows: Vec<_> = cluster.hosts.values().map(|host| host.engine.rows()).collect();
+    assert!(rows.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ");
+}
+
+#[test]
+fn a_read_point_on_a_follower_covers_every_acknowledged_write() {
+    let mut cluster = Cluster::new(3);
+    let follower = cluster.follower();
+    let leader = cluster.leader().unwrap();
+    for round in 0..20 {
+        let value = round.to_string();
+        let put = cluster.put(leader, "k", &value);
+        revision(cluster.finished(leader, put));
+        let read = cluster.request(follower, Request::Read { group: GROUP });
+        assert_eq!(*cluster.finished(follower, read), Answer::Node(Response::ReadReady));
+        assert_eq!(cluster.get(follower, "k"), Some(value));
+    }
+}
+
+#[test]
+fn a_write_waits_for_the_first_leader() {
+    let mut cluster = Cluster::new(3);
+    let ticket = cluster.put(NodeId(2), "k", "v");
+    assert_eq!(revision(cluster.finished(NodeId(2), ticket)), 2);
+}
+
+#[test]
+fn without_a_quorum_writes_and_reads_end_with_the_truth() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.isolate(leader);
+    let proposed = cluster.put(leader, "k", "lost");
+    let read = cluster.request(leader, Request::Read { group: GROUP });
+    // Proposed and then deposed: nobody knows. The read was promised nothing.
+    assert_eq!(*cluster.finished(leader, proposed), Answer::Node(Response::Unknown(Uncertainty::Timeout)));
+    assert_eq!(*cluster.finished(leader, read), Answer::Node(Response::TimedOut));
+    // Asked after the old leader stepped down: surely not done.
+    let parked = cluster.put(leader, "k", "never");
+    assert_eq!(*cluster.finished(leader, parked), Answer::Node(Response::TimedOut));
+}
+
+#[test]
+fn a_deposed_leader_learns_that_its_proposal_lost_its_slot() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.elect();
+    cluster.isolate(old);
+    let lost = cluster.put(old, "k", "old");
+    cluster.run_until("a new leader", |c| c.leader().is_some_and(|leader| leader != old));
+    let new = cluster.leader().unwrap();
+    let won = cluster.put(new, "k", "new");
+    revision(cluster.finished(new, won));
+    cluster.heal();
+    assert_eq!(*cluster.finished(old, lost), Answer::Node(Response::Superseded));
+    cluster.run_until("the old leader catches up", |c| c.get(old, "k") == Some("new".into()));
+}
+
+#[test]
+fn a_forwarded_write_whose_connection_breaks_is_unknown() {
+    let mut cluster = Cluster::new(3);
+    let follower = cluster.follower();
+    let leader = cluster.leader().unwrap();
+    cluster.cut.insert((leader, follower));
+    let ticket = cluster.put(follower, "k", "v");
+    cluster.event(follower, Event::PeerLost(leader));
+    let answer = cluster.finished(follower, ticket);
+    assert_eq!(*answer, Answer::Node(Response::Unknown(Uncertainty::ConnectionLost)));
+}
+
+#[test]
+fn a_stalled_disk_acknowledges_nothing_and_costs_the_leader_its_place() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.hosts.get_mut(&leader).unwrap().stalled = true;
+    let ticket = cluster.put(leader, "k", "v");
+    // The other two hold it durably, so it is decided; the stalled leader notices its own disk and makes way.
+    cluster.run_until("another leader", |c| c.leader().is_some_and(|l| l != leader));
+    let new = cluster.leader().unwrap();
+    let after = cluster.put(new, "k2", "v");
+    revision(cluster.finished(new, after));
+    if let Some(answer) = cluster.hosts[&leader].answers.get(&ticket) {
+        assert_eq!(revision(answer), 2);
+        assert_eq!(cluster.get(new, "k"), Some("v".into()), "acknowledged and lost");
+    }
+}
+
+#[test]
+fn leadership_is_handed_over_on_request() {
+    let mut cluster = Cluster::new(3);
+    let old = cluster.elect();
+    cluster.run_until("followers to catch up", |c| {
+        let status = c.hosts[&old].node.status(GROUP).unwrap();
+        status.peers.iter().filter(|(_, matched, _)| *matched == status.last).count() >= 2
+    });
+    let before = cluster.now;
+    let ticket = cluster.request(old, Request::TransferLeadership { group: GROUP, to: None });
+    assert_eq!(*cluster.finished(old, ticket), Answer::Node(Response::Done));
+    assert_ne!(cluster.elect(), old);
+    assert!(cluster.now.since(before) < Duration::from_millis(500), "that was an election timeout, not a handover");
+}
+
+#[test]
+fn a_follower_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    let behind = cluster.follower();
+    let leader = cluster.leader().unwrap();
+    cluster.isolate(behind);
+    let value = "x".repeat(300 * 1024);
+    let mut last = Ticket(0);
+    for round in 0..40 {
+        last = cluster.put(leader, &format!("k{round:02}"), &value);
+        cluster.finished(leader, last);
+    }
+    let index = cluster.hosts[&leader].node.status(GROUP).unwrap().applied;
+    cluster.event(leader, Event::Checkpointed { group: GROUP, index });
+    let first = cluster.hosts[&leader].node.status(GROUP).unwrap().first;
+    assert!(first > Index(10), "the log was not compacted: it starts at {first}");
+    let _ = last;
+    cluster.heal();
+    cluster.run_until("the snapshot", |c| c.get(behind, "k39").is_some());
+    let ticket = cluster.put(leader, "after", "v");
+    cluster.finished(leader, ticket);
+    cluster.run_until("replication after the snapshot", |c| c.get(behind, "after").is_some());
+    assert_eq!(cluster.hosts[&behind].engine.rows(), cluster.hosts[&leader].engine.rows());
+}
+
+#[test]
+fn a_single_node_is_a_cluster() {
+    let mut cluster = Cluster::new(1);
+    let ticket = cluster.put(NodeId(1), "k", "v");
+    assert_eq!(revision(cluster.finished(NodeId(1), ticket)), 2);
+    let read = cluster.request(NodeId(1), Request::Read { group: GROUP });
+    assert_eq!(*cluster.finished(NodeId(1), read), Answer::Node(Response::ReadReady));
+}
