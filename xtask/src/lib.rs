@@ -5,6 +5,7 @@
 
 pub mod codegen;
 pub mod conformance;
+pub mod reflow;
 pub mod tidy;
 pub mod verify;
 

@@ -17,14 +17,29 @@ pub fn verify(root: &Path) -> Result<(), String> {
     cargo(root, &["test", "--workspace"])
 }
 
-/// Rewrites what a tool can rewrite: generated code, lints with a mechanical fix, format.
+/// Rewrites what a tool can rewrite: generated code, lints with a mechanical fix, over-long comments, format.
 ///
 /// # Errors
 /// Which step failed.
 pub fn fix(root: &Path) -> Result<(), String> {
     step("codegen", || codegen::run(false))?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"])?;
+    step("reflow", || reflow(root))?;
     cargo(root, &["fmt", "--all"])
+}
+
+/// Breaks comment lines that rustfmt leaves over-long.
+fn reflow(root: &Path) -> Result<(), String> {
+    for (path, text) in tidy::read_texts(root)? {
+        let changed = crate::reflow::reflow(&text);
+        let ours = path.extension().is_some_and(|extension| extension == "rs") && !tidy::source::is_generated(&path);
+        if ours && changed != text {
+            say(&format!("    {}", path.display()));
+            std::fs::write(root.join(&path), changed)
+                .map_err(|cause| format!("writing {}: {cause}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {

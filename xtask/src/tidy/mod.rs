@@ -75,7 +75,10 @@ fn report(mut violations: Vec<Violation>) -> Result<(), String> {
 
 /// Text files of the workspace, relative path and content, in order of path. Build output, version control and
 /// lock files are left out; a file that is not UTF-8 is binary and left out too.
-fn read_texts(root: &Path) -> Result<Vec<(PathBuf, String)>, String> {
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn read_texts(root: &Path) -> Result<Vec<(PathBuf, String)>, String> {
     let mut texts = Vec::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {

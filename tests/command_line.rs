@@ -1,0 +1,1 @@
+//! The command line tool as a person uses it.

@@ -1,0 +1,118 @@
+//! kill -9 and frozen processes under load: nothing acknowledged is lost, nothing happens twice, no read is stale, and
+//! the cluster is back by itself.
+
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::load::{Load, within};
+use crate::{between, seed};
+
+/// Clients of each load.
+const CLIENTS: usize = 6;
+/// Writes that show that the cluster works (again).
+const SOME: u64 = 20;
+
+#[test]
+fn leader_killed_under_load_loses_and_repeats_nothing() {
+    within(async {
+        let mut prng = seed(1);
+        let mut cluster = Cluster::start(3).await;
+        let load = Load::start(&cluster, CLIENTS, &mut prng);
+        for _ in 0..3 {
+            load.progress(SOME).await;
+            let leader = cluster.leader().await;
+            tokio::time::sleep(between(&mut prng, 1, 800)).await;
+            cluster.kill(leader);
+            // The other two elect a leader and go on.
+            load.progress(SOME).await;
+            tokio::time::sleep(between(&mut prng, 1, 500)).await;
+            cluster.restart(leader);
+        }
+        load.progress(SOME).await;
+        load.finish_and_check(&mut cluster).await;
+    });
+}
+
+#[test]
+fn follower_killed_under_load_loses_and_repeats_nothing() {
+    within(async {
+        let mut prng = seed(2);
+        let mut cluster = Cluster::start(3).await;
+        let load = Load::start(&cluster, CLIENTS, &mut prng);
+        for _ in 0..3 {
+            load.progress(SOME).await;
+            let leader = cluster.leader().await;
+            let follower = (leader + 1 + prng.below(2) as usize) % 3;
+            tokio::time::sleep(between(&mut prng, 1, 800)).await;
+            cluster.kill(follower);
+            load.progress(SOME).await;
+            cluster.restart(follower);
+        }
+        load.progress(SOME).await;
+        load.finish_and_check(&mut cluster).await;
+    });
+}
+
+#[test]
+fn all_nodes_killed_under_load_lose_and_repeat_nothing() {
+    within(async {
+        let mut prng = seed(3);
+        let mut cluster = Cluster::start(3).await;
+        let load = Load::start(&cluster, CLIENTS, &mut prng);
+        for _ in 0..3 {
+            load.progress(SOME).await;
+            tokio::time::sleep(between(&mut prng, 1, 1_000)).await;
+            let first = prng.below(3) as usize;
+            for step in 0..3 {
+                cluster.kill((first + step) % 3);
+            }
+            for step in 0..3 {
+                cluster.restart((first + 2 * step) % 3);
+            }
+        }
+        load.progress(SOME).await;
+        load.finish_and_check(&mut cluster).await;
+    });
+}
+
+/// A leader that wakes up after the others have elected another must not answer from what it remembers.
+#[test]
+fn frozen_leader_answers_nothing_stale_when_it_wakes() {
+    within(async {
+        let mut prng = seed(4);
+        let mut cluster = Cluster::start(3).await;
+        let load = Load::start(&cluster, CLIENTS, &mut prng);
+        for _ in 0..2 {
+            load.progress(SOME).await;
+            let leader = cluster.leader().await;
+            cluster.pause(leader);
+            // Longer than an election takes.
+            load.progress(SOME).await;
+            tokio::time::sleep(between(&mut prng, 1, 500)).await;
+            cluster.resume(leader);
+            load.progress(SOME).await;
+        }
+        load.finish_and_check(&mut cluster).await;
+    });
+}
+
+/// A node that missed a lot catches up, and the cluster can then do without another one.
+#[test]
+fn node_that_was_away_catches_up_and_counts_again() {
+    within(async {
+        let mut prng = seed(5);
+        let mut cluster = Cluster::start(3).await;
+        let away = (cluster.leader().await + 1) % 3;
+        cluster.kill(away);
+        let load = Load::start(&cluster, CLIENTS, &mut prng);
+        load.progress(20 * SOME).await;
+        cluster.restart(away);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let other = (away + 1) % 3;
+        cluster.kill(other);
+        // The quorum is now the one that was away and the one that stayed.
+        load.progress(SOME).await;
+        cluster.restart(other);
+        load.finish_and_check(&mut cluster).await;
+    });
+}
