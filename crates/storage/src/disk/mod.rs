@@ -12,6 +12,7 @@ use std::sync::Arc;
 use base::Fault;
 
 pub use mem::{MemDisk, WriteFault};
+pub(crate) use os::io_fault;
 pub use os::{OsDisk, SyncMode};
 
 /// How a [`Fault::Io`]'s cause starts when the disk has no room left.

@@ -106,7 +106,7 @@ impl Wal {
         options: WalOptions,
     ) -> Result<(Self, RecoveredLog), Fault> {
         let bytes = options.segment_bytes;
-        if bytes % BLOCK_BYTES as u64 != 0 || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
+        if !bytes.is_multiple_of(BLOCK_BYTES as u64) || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
             return Err(Fault::Refused(format!(
                 "a log segment of {bytes} bytes is not possible: use a multiple of {BLOCK_BYTES} from \
                  {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"

@@ -1,0 +1,250 @@
+//! The state machine's rows on disk: an LSM tree without a log of its own, since the node's write-ahead log replays
+//! what the tree forgets.
+//!
+//! Invariant: after a crash the tree holds exactly the batches up to some mark, [`LsmEngine::persisted_mark`]; log entries
+//! above it must be kept.
+//!
+//! ```text
+//!  write ─► memtable ─(full)─► sealed memtables ─ flush ─► tables, level 0 ─ compaction ─► levels 1..6
+//!                               └──── both run by the caller's thread, in `maintain` ────┘
+//! ```
+//! - `store`: one tree: batches, visibility, flush, compaction. `config`: the tree's memory and shape.
+//! - `view`: snapshots. `pointer`: which directory is the current tree. `builder`: a second tree, for a snapshot that
+//!   arrives from another node.
+
+mod builder;
+mod config;
+mod pointer;
+mod store;
+mod view;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use base::Fault;
+use bytes::Bytes;
+use kernel::Mark;
+use lsm_tree::Cache;
+use mvcc::engine::{Batch, Engine, View};
+
+use crate::disk::{OsDisk, SyncMode};
+use store::Store;
+
+pub use builder::{Built, EngineBuilder};
+
+/// The row that holds the state machine's [`Mark`]; written by the state machine in every batch.
+pub const MARK_KEY: &[u8] = b"mmark";
+
+/// Memory and shape of an engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EngineOptions {
+    /// Bytes of the block cache.
+    pub cache_bytes: u64,
+    /// A memtable is sealed at this size.
+    pub memtable_bytes: u64,
+    /// Sealed memtables above which writers should wait, see [`LsmEngine::write_stall`].
+    pub sealed_max: usize,
+    /// Whether blocks are compressed (LZ4) below level 0.
+    pub compression: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, memtable_bytes: 16 << 20, sealed_max: 2, compression: true }
+    }
+}
+
+/// Whether writers should hold back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Pressure {
+    /// No.
+    None,
+    /// Upkeep falls behind: propose less.
+    High,
+    /// Upkeep is far behind: the next write may have to do it.
+    Full,
+}
+
+/// Figures for metrics and status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EngineStats {
+    /// Bytes of tables.
+    pub disk_bytes: u64,
+    /// Tables.
+    pub tables: u64,
+    /// Runs in level 0, each of which a scan has to look at.
+    pub level0_runs: u64,
+    /// Bytes in memtables, sealed ones included.
+    pub memtable_bytes: u64,
+    /// Bytes of filters and indexes that are always in memory.
+    pub pinned_bytes: u64,
+    /// Snapshots in use.
+    pub views: u64,
+}
+
+/// The engine. Writes come from one thread at a time, [`LsmEngine::maintain`] from another, reads from any.
+pub struct LsmEngine {
+    root: PathBuf,
+    options: EngineOptions,
+    cache: Arc<Cache>,
+    current: RwLock<Arc<Store>>,
+    /// Held by installation, and by writers for the time of a batch.
+    writer: Mutex<()>,
+    /// One at a time.
+    upkeep: Mutex<()>,
+}
+
+impl LsmEngine {
+    /// Opens the engine in the directory `root`, or makes an empty one if there is none. What an interrupted snapshot
+    /// installation left behind is removed.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] if a file is missing or damaged, with what to do; [`Fault::Io`].
+    pub fn open(root: impl Into<PathBuf>, options: EngineOptions) -> Result<Self, Fault> {
+        let root = root.into();
+        std::fs::create_dir_all(&root).map_err(|error| crate::disk::io_fault("create directory", &root, &error))?;
+        let disk = OsDisk::new(&root, SyncMode::Durable);
+        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes));
+        let number = pointer::read(&disk)?;
+        pointer::remove_others(&disk, &root, number)?;
+        let store = match number {
+            Some(number) => Store::open(&root, number, options, &cache)?,
+            None => {
+                let store = Store::create(&root, 1, options, &cache)?;
+                pointer::write(&disk, 1)?;
+                store
+            }
+        };
+        Ok(Self {
+            root,
+            options,
+            cache,
+            current: RwLock::new(Arc::new(store)),
+            writer: Mutex::new(()),
+            upkeep: Mutex::new(()),
+        })
+    }
+
+    fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Upkeep, for the caller's maintenance thread: flushes sealed memtables, then performs at most one compaction.
+    /// Answers whether there may be more to do. A compaction can take seconds; reads and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; after a full disk it may be called again.
+    pub fn maintain(&self) -> Result<bool, Fault> {
+        let _one = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = self.store();
+        let flushed = store.flush()?;
+        let compacted = store.compact()?;
+        Ok(flushed || compacted)
+    }
+
+    /// Makes everything written so far durable, and with it the mark.
+    ///
+    /// # Errors
+    /// [`Fault::Io`].
+    pub fn flush_all(&self) -> Result<(), Fault> {
+        let store = self.store();
+        store.seal();
+        store.flush().map(|_| ())
+    }
+
+    /// Whether writers should hold back until [`LsmEngine::maintain`] has caught up.
+    #[must_use]
+    pub fn write_stall(&self) -> Pressure {
+        self.store().pressure()
+    }
+
+    /// The mark in the part that survives a crash; `None` as long as no mark was flushed. Log entries up to it are no
+    /// longer needed for recovery.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] if the row is not a mark.
+    pub fn persisted_mark(&self) -> Result<Option<Mark>, Fault> {
+        let store = self.store();
+        store.persisted_mark().map(|row| decode_mark(&row, &store.place())).transpose()
+    }
+
+    /// The mark as last written.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] if the row is not a mark; [`Fault::Io`].
+    pub fn applied_mark(&self) -> Result<Option<Mark>, Fault> {
+        let store = self.store();
+        let row = self.view().get(MARK_KEY)?;
+        row.map(|row| decode_mark(&row, &store.place())).transpose()
+    }
+
+    /// A snapshot for streaming: it holds no older row versions back from compaction, at the price of slow point reads.
+    /// For the sender of a snapshot; everything else uses [`Engine::view`].
+    #[must_use]
+    pub fn stream_view(&self) -> Box<dyn View> {
+        Box::new(self.store().pinned_view())
+    }
+
+    /// Starts a second engine next to this one, to be filled from a snapshot and put in its place.
+    ///
+    /// # Errors
+    /// [`Fault::Io`].
+    pub fn builder(&self) -> Result<EngineBuilder, Fault> {
+        EngineBuilder::new(&self.root, self.store().number() + 1, self.options, &self.cache)
+    }
+
+    /// Puts a finished builder's rows in the place of all rows, atomically and durably: after a crash the engine has
+    /// either the old rows or the new ones. The old files are removed once the last view of them is gone.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; nothing has changed then, unless the fault names the pointer file.
+    ///
+    /// # Panics
+    /// If the builder was not made by this engine since its last installation: a bug of the caller.
+    pub fn install(&self, built: Built) -> Result<(), Fault> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = built.into_store();
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        assert!(store.number() == current.number() + 1, "a builder of another engine, or an old one");
+        assert!(store.root() == self.root, "a builder of another engine");
+        pointer::write(&OsDisk::new(&self.root, SyncMode::Durable), store.number())?;
+        let old = std::mem::replace(&mut *current, Arc::new(store));
+        old.doom();
+        Ok(())
+    }
+
+    /// Figures for metrics and status.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        self.store().stats()
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+impl Engine for LsmEngine {
+    fn view(&self) -> Box<dyn View> {
+        Box::new(self.store().view())
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), Fault> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = self.store();
+        store.write(batch)?;
+        drop(writer);
+        // The bound that holds when the caller ignores the pressure: the writer does the flush itself.
+        if store.overfull() {
+            store.flush()?;
+        }
+        Ok(())
+    }
+}
+
+fn decode_mark(row: &Bytes, place: &str) -> Result<Mark, Fault> {
+    kernel::wire::decode_mark(row.clone())
+        .map_err(|error| Fault::Corrupt { place: format!("{place}, mark row"), detail: error.to_string() })
+}

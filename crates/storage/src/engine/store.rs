@@ -1,0 +1,287 @@
+//! One tree: batches, what is visible, flush and compaction.
+//!
+//! Invariant: a view at sequence number s sees exactly the batches numbered below s, and every batch below the
+//! published number is complete. Batches and versions of the tree draw their numbers from one counter.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base::Fault;
+use bytes::Bytes;
+use lsm_tree::{AbstractTree, Cache, InternalValue, SeqNo, SequenceNumberCounter, Slice, Tree, ValueType};
+use mvcc::engine::Batch;
+
+use super::config::{LEVEL0_RUNS, damaged, fault, open_tree, strategy};
+use super::pointer::tree_path;
+use super::{EngineOptions, EngineStats, MARK_KEY, Pressure};
+use crate::disk::io_fault;
+
+/// Longest row key: the tree stores the length in 16 bits.
+pub(super) const ROW_KEY_BYTES_MAX: usize = 65_535;
+
+/// Which sequence numbers are in use by views.
+#[derive(Default)]
+struct Snapshots {
+    /// Views are taken here: batches below it are complete.
+    published: SeqNo,
+    open: BTreeMap<SeqNo, usize>,
+}
+
+/// Marks on their way to the disk.
+#[derive(Default)]
+struct Marks {
+    /// In the active memtable, or older.
+    written: Option<Bytes>,
+    /// As of the end of each sealed memtable, oldest first.
+    sealed: VecDeque<Option<Bytes>>,
+    persisted: Option<Bytes>,
+}
+
+/// A tree and its bookkeeping. Views hold it, so its files live as long as the last view.
+pub(super) struct Store {
+    tree: Tree,
+    root: PathBuf,
+    number: u64,
+    path: PathBuf,
+    options: EngineOptions,
+    seqno: SequenceNumberCounter,
+    snapshots: Mutex<Snapshots>,
+    /// Held while a batch is written or a memtable is sealed.
+    marks: Mutex<Marks>,
+    /// The files go when the store goes.
+    doomed: AtomicBool,
+}
+
+// A thread that panicked with a lock held brings the process down (release builds abort); in tests the data behind the
+// locks is replaced field by field and stays usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// Makes an empty tree. A leftover of the same number is removed.
+    pub(super) fn create(root: &Path, number: u64, options: EngineOptions, cache: &Arc<Cache>) -> Result<Self, Fault> {
+        let path = tree_path(root, number);
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(|error| io_fault("remove", &path, &error))?;
+        }
+        Self::new(root, number, options, cache)
+    }
+
+    /// Opens a tree that must exist.
+    pub(super) fn open(root: &Path, number: u64, options: EngineOptions, cache: &Arc<Cache>) -> Result<Self, Fault> {
+        let path = tree_path(root, number);
+        // Without its version file the tree would be made anew, silently empty.
+        if !path.join("current").is_file() {
+            return Err(damaged(&path, "the tree's version file is missing"));
+        }
+        Self::new(root, number, options, cache)
+    }
+
+    fn new(root: &Path, number: u64, options: EngineOptions, cache: &Arc<Cache>) -> Result<Self, Fault> {
+        let path = tree_path(root, number);
+        let seqno = SequenceNumberCounter::new(1);
+        let tree = open_tree(&path, options, cache, &seqno)?;
+        seqno.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |highest| highest + 1));
+        let published = seqno.get();
+        let persisted = tree.get(MARK_KEY, published).map_err(|error| fault("read", &path, &error))?;
+        let persisted = persisted.map(Bytes::from);
+        Ok(Self {
+            tree,
+            root: root.to_owned(),
+            number,
+            path,
+            options,
+            seqno,
+            snapshots: Mutex::new(Snapshots { published, open: BTreeMap::new() }),
+            marks: Mutex::new(Marks { written: persisted.clone(), sealed: VecDeque::new(), persisted }),
+            doomed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) const fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Where the tree is, for messages.
+    pub(super) fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    pub(super) fn fault(&self, operation: &'static str, error: &lsm_tree::Error) -> Fault {
+        fault(operation, &self.path, error)
+    }
+
+    /// The files are not needed any more once the last view is gone.
+    pub(super) fn doom(&self) {
+        self.doomed.store(true, Ordering::Release);
+    }
+
+    /// The files are needed after all.
+    pub(super) fn spare(&self) {
+        self.doomed.store(false, Ordering::Release);
+    }
+
+    /// Writes a batch and publishes it. Rows are copied: their bytes may be slices of much larger buffers.
+    pub(super) fn write(&self, batch: Batch) -> Result<(), Fault> {
+        if let Some((key, _)) = batch.rows.iter().find(|(key, _)| key.is_empty() || key.len() > ROW_KEY_BYTES_MAX) {
+            return Err(Fault::Refused(format!(
+                "a row key of {} bytes cannot be stored: 1 to {ROW_KEY_BYTES_MAX} bytes are possible",
+                key.len()
+            )));
+        }
+        let mut marks = lock(&self.marks);
+        let memtable = self.tree.active_memtable();
+        let seqno = self.seqno.next();
+        for (key, value) in &batch.rows {
+            let row = match value {
+                Some(value) => {
+                    InternalValue::from_components(Slice::new(key), Slice::new(value), seqno, ValueType::Value)
+                }
+                None => InternalValue::new_tombstone(Slice::new(key), seqno),
+            };
+            memtable.insert(row);
+            if key == MARK_KEY {
+                marks.written.clone_from(value);
+            }
+        }
+        if memtable.size() >= self.options.memtable_bytes {
+            self.seal_locked(&mut marks);
+        }
+        lock(&self.snapshots).published = seqno + 1;
+        Ok(())
+    }
+
+    /// Seals the active memtable, between batches.
+    pub(super) fn seal(&self) {
+        self.seal_locked(&mut lock(&self.marks));
+    }
+
+    fn seal_locked(&self, marks: &mut Marks) {
+        if self.tree.rotate_memtable().is_some() {
+            let mark = marks.written.clone();
+            marks.sealed.push_back(mark);
+        }
+    }
+
+    /// Writes sealed memtables to level 0, durably and all at once. Answers whether there were any.
+    pub(super) fn flush(&self) -> Result<bool, Fault> {
+        let one = self.tree.get_flush_lock();
+        let flushed = self.tree.flush(&one, self.watermark()).map_err(|error| self.fault("flush", &error))?;
+        if flushed.is_some() {
+            self.settle_marks();
+            self.settle_versions()?;
+        }
+        Ok(flushed.is_some())
+    }
+
+    /// What is not sealed any more is on disk.
+    fn settle_marks(&self) {
+        let mut marks = lock(&self.marks);
+        let waiting = self.tree.sealed_memtable_count();
+        while marks.sealed.len() > waiting {
+            marks.persisted = marks.sealed.pop_front().expect("counted");
+        }
+    }
+
+    /// Lets new views see the newest version of the tree, so that older ones, and the memtables they hold, can go.
+    fn settle_versions(&self) -> Result<(), Fault> {
+        let marks = lock(&self.marks);
+        // No batch is under way: every number drawn so far belongs to something complete.
+        lock(&self.snapshots).published = self.seqno.get();
+        drop(marks);
+        let watermark = self.watermark();
+        let mut versions = self.tree.get_version_history_lock();
+        versions.maintenance(&self.path, watermark).map_err(|error| self.fault("remove old versions", &error))
+    }
+
+    /// Performs one compaction if one is due. Answers whether it did.
+    pub(super) fn compact(&self) -> Result<bool, Fault> {
+        let before = self.tree.current_version().id();
+        self.tree.compact(strategy(), self.watermark()).map_err(|error| self.fault("compact", &error))?;
+        let worked = self.tree.current_version().id() != before;
+        if worked {
+            self.settle_versions()?;
+        }
+        Ok(worked)
+    }
+
+    /// Row versions that no view at or above this number needs may be dropped.
+    fn watermark(&self) -> SeqNo {
+        let snapshots = lock(&self.snapshots);
+        snapshots.open.keys().next().copied().unwrap_or(snapshots.published)
+    }
+
+    /// Registers a view.
+    pub(super) fn open_snapshot(&self) -> SeqNo {
+        let mut snapshots = lock(&self.snapshots);
+        let seqno = snapshots.published;
+        *snapshots.open.entry(seqno).or_default() += 1;
+        seqno
+    }
+
+    /// Gives a view's number back.
+    pub(super) fn close_snapshot(&self, seqno: SeqNo) {
+        let mut snapshots = lock(&self.snapshots);
+        let count = snapshots.open.get_mut(&seqno).expect("the snapshot was opened");
+        *count -= 1;
+        if *count == 0 {
+            snapshots.open.remove(&seqno);
+        }
+    }
+
+    pub(super) fn persisted_mark(&self) -> Option<Bytes> {
+        lock(&self.marks).persisted.clone()
+    }
+
+    pub(super) fn pressure(&self) -> Pressure {
+        let (sealed, runs) = (self.tree.sealed_memtable_count(), self.tree.l0_run_count());
+        let limit = usize::from(LEVEL0_RUNS);
+        if sealed > self.options.sealed_max || runs >= limit * 5 {
+            Pressure::Full
+        } else if sealed == self.options.sealed_max || runs >= limit * 3 {
+            Pressure::High
+        } else {
+            Pressure::None
+        }
+    }
+
+    /// Memtables take more memory than was granted.
+    pub(super) fn overfull(&self) -> bool {
+        self.tree.sealed_memtable_count() > self.options.sealed_max + 1
+    }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        let pinned = self.tree.pinned_block_index_size() + self.tree.pinned_filter_size();
+        EngineStats {
+            disk_bytes: self.tree.disk_space(),
+            tables: self.tree.table_count() as u64,
+            level0_runs: self.tree.l0_run_count() as u64,
+            memtable_bytes: self.tree.version_memtable_size_sum(),
+            pinned_bytes: pinned as u64,
+            views: lock(&self.snapshots).open.values().sum::<usize>() as u64,
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if !self.doomed.load(Ordering::Acquire) {
+            return;
+        }
+        // Only a nuisance: the next start removes what is left.
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "could not remove the replaced tree");
+        }
+    }
+}
