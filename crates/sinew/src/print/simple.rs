@@ -1,0 +1,96 @@
+//! The simple format: for eyes, and for scripts that read two lines per key.
+
+use std::fmt::Write as _;
+
+use api::etcdserverpb::response_op::Response;
+use api::etcdserverpb::{DeleteRangeResponse, PutResponse, TxnResponse};
+use api::mvccpb::KeyValue;
+
+use super::{Answer, Printed, Style, duration, member_row, status_row};
+
+/// Renders `answer`.
+pub(super) fn render(answer: &Answer, style: Style) -> Printed {
+    let mut printed = Printed::default();
+    let out = &mut printed.out;
+    match answer {
+        Answer::Put(response) => put(out, response, style),
+        Answer::Get(response) => pairs(out, &response.kvs, style),
+        Answer::Delete(response) => delete(out, response, style),
+        Answer::Txn(response) => txn(out, response, style),
+        Answer::Members(response) => {
+            for member in &response.members {
+                line(out, member_row(member).join(", ").as_bytes());
+            }
+        }
+        Answer::Health(list) => {
+            for health in list {
+                let endpoint = &health.endpoint;
+                match &health.error {
+                    None => {
+                        let took = duration(health.took);
+                        let text = format!("{endpoint} is healthy: successfully committed proposal: took = {took}");
+                        line(out, text.as_bytes());
+                    }
+                    Some(error) => {
+                        let _ = writeln!(printed.err, "{endpoint} is unhealthy: failed to commit proposal: {error}");
+                    }
+                }
+            }
+        }
+        Answer::Status(list) => {
+            for status in list {
+                line(out, status_row(status).join(", ").as_bytes());
+            }
+        }
+    }
+    printed
+}
+
+fn put(out: &mut Vec<u8>, response: &PutResponse, style: Style) {
+    line(out, b"OK");
+    pairs(out, response.prev_kv.as_slice(), style);
+}
+
+fn delete(out: &mut Vec<u8>, response: &DeleteRangeResponse, style: Style) {
+    line(out, response.deleted.to_string().as_bytes());
+    pairs(out, &response.prev_kvs, style);
+}
+
+fn txn(out: &mut Vec<u8>, response: &TxnResponse, style: Style) {
+    line(out, if response.succeeded { b"SUCCESS" } else { b"FAILURE" });
+    for operation in &response.responses {
+        line(out, b"");
+        match &operation.response {
+            Some(Response::ResponsePut(response)) => put(out, response, style),
+            Some(Response::ResponseRange(response)) => pairs(out, &response.kvs, style),
+            Some(Response::ResponseDeleteRange(response)) => delete(out, response, style),
+            Some(Response::ResponseTxn(response)) => txn(out, response, style),
+            None => line(out, b"empty response"),
+        }
+    }
+}
+
+fn pairs(out: &mut Vec<u8>, pairs: &[KeyValue], style: Style) {
+    for pair in pairs {
+        if !style.values_only {
+            word(out, &pair.key, style.hex);
+        }
+        word(out, &pair.value, style.hex);
+    }
+}
+
+fn word(out: &mut Vec<u8>, bytes: &[u8], hex: bool) {
+    if !hex {
+        return line(out, bytes);
+    }
+    let mut text = String::with_capacity(bytes.len() * 4);
+    for byte in bytes {
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+    line(out, text.as_bytes());
+}
+
+fn line(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(bytes);
+    out.push(b'\n');
+}

@@ -1,0 +1,40 @@
+//! `sinew serve`: one member of a cluster, started with etcd's flags.
+//!
+//! ```text
+//! words, environment -> flags -> config (checks) -> server::Config -> a running member -> signal or fault -> exit code
+//! ```
+
+mod compatibility;
+mod config;
+mod flags;
+mod urls;
+
+pub(crate) use compatibility::{ignored_flags, with_compatibility};
+pub(crate) use flags::ServeFlags;
+
+use crate::ctl::Failure;
+use crate::logging;
+use crate::member::Member;
+use crate::signals::Signals;
+
+/// Runs a member until a signal or a fault ends it. `ignored` are the flags that have no effect.
+///
+/// # Errors
+/// Flags that make no sense; a member that does not start; a fault while it runs.
+pub(crate) fn run(flags: ServeFlags, ignored: &[&'static str]) -> Result<(), Failure> {
+    logging::install(&flags.log_level, &flags.log_format, &flags.log_outputs)?;
+    for flag in ignored {
+        tracing::warn!("accepted for compatibility, has no effect in this version: --{flag}");
+    }
+    let config = config::from_flags(&flags).map_err(Failure::Usage)?;
+    // Installed first: a signal during the start must stop it in order, too.
+    let signals = Signals::install()?;
+    tracing::info!(name = config.name, data_dir = %config.data_dir.display(), "starting");
+    let member = Member::start(config).map_err(Failure::Request)?;
+    tracing::info!(clients = ?member.client_addresses(), "ready to serve client requests");
+    signals.wait()?;
+    tracing::info!("stopping; a second signal exits at once");
+    member.stop();
+    tracing::info!("stopped");
+    Ok(())
+}
