@@ -46,9 +46,12 @@ impl Replica {
         }
     }
 
-    /// Only voters campaign, and only with a disk that writes: a leader that cannot persist is of no use.
-    fn may_campaign(&self) -> bool {
-        self.removed.is_none() && self.timeline.effective().is_voter(self.id()) && !self.is_disk_stalled()
+    /// Only voters campaign, and only with a disk that writes: a leader that cannot persist is of no use. A voter whose
+    /// removal is in its log but not known to be committed still campaigns, without a vote of its own: those that
+    /// stay may all lack entries that only it has (thesis 4.2.2).
+    pub(crate) fn may_campaign(&self) -> bool {
+        let votes = self.timeline.all().any(|membership| membership.is_voter(self.id()));
+        self.removed.is_none() && votes && !self.is_disk_stalled()
     }
 
     /// Asks whether an election could be won.

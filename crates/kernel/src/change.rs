@@ -78,7 +78,8 @@ impl Replica {
         self.step_down();
     }
 
-    /// Notices that a committed membership, handed out just now, leaves this replica out.
+    /// Notices that a committed membership, handed out just now, leaves this replica out. `before` is a committed one,
+    /// too: a membership that was only appended proves nothing when it goes away.
     pub(crate) fn notice_removal(&mut self, before: &Membership) {
         let after = &self.timeline.mark().membership;
         if before.contains(self.id()) && !after.contains(self.id()) {

@@ -201,7 +201,7 @@ impl Replica {
     /// Someone promised a ballot above this leader's and will never follow it: it has to campaign again, above that.
     fn on_higher_promise(&mut self) {
         self.step_down();
-        if !self.is_disk_stalled() && self.timeline.effective().is_voter(self.id()) {
+        if self.may_campaign() {
             self.pre_campaign();
         }
     }

@@ -112,10 +112,7 @@ impl Progress {
         while let Some((_, bytes)) = self.inflight.pop_front_if(|(last, _)| *last <= matched) {
             self.inflight_bytes -= bytes;
         }
-        if self.mode == Mode::Snapshot && self.matched < log_base {
-            return news;
-        }
-        if self.mode != Mode::Replicate {
+        if self.mode != Mode::Replicate && (self.mode != Mode::Snapshot || self.matched >= log_base) {
             self.restart(Mode::Replicate, self.matched.next());
         }
         self.seek(self.next.max(self.matched.next()));

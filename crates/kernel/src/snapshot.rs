@@ -45,7 +45,7 @@ impl Replica {
             // Only a replica that never led can lack what is committed, but its log is about to be replaced.
             self.become_follower(self.promised, self.leader.filter(|leader| *leader != self.id()));
         }
-        let was_member = self.timeline.effective().contains(self.id());
+        let before = self.timeline.at(self.commit).clone();
         self.commit = self.commit.max(position.index);
         self.applying.clear();
         if keep_suffix {
@@ -58,10 +58,7 @@ impl Replica {
         self.out.records.push(Record::Compact { base: position, keep_suffix });
         self.timeline = crate::membership::Timeline::new(mark, self.log.iter_from(position.index.next()));
         self.sync_peers();
-        let membership = self.timeline.effective();
-        if was_member && !membership.contains(self.id()) {
-            self.become_removed(membership.index);
-        }
+        self.notice_removal(&before);
     }
 
     /// The host keeps the state up to `to` durably elsewhere, so the log need not: false if that is not applied yet,

@@ -1,4 +1,6 @@
 //! Tests of the kernel from outside: golden traces, a random walk with invariants, and the bytes on the wire.
 
 mod disk;
+mod invariants;
+mod walk;
 mod world;
