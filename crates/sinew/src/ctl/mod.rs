@@ -15,7 +15,7 @@ use std::io::{self, Read, Write};
 
 use clap::Subcommand;
 
-use crate::print::{Answer, render};
+use crate::print::{Answer, Format, render};
 pub(crate) use endpoint::for_each;
 pub(crate) use settings::{Globals, Settings};
 
@@ -86,6 +86,12 @@ impl Streams<'_> {
 /// # Errors
 /// See [`Failure`].
 pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    // Before the request: a write must not be done and then called an error.
+    if settings.style.format == Format::Table
+        && matches!(verb, Verb::Put(_) | Verb::Get(_) | Verb::Del(_) | Verb::Txn(_))
+    {
+        return Err(Failure::Usage("table not supported as output format".to_owned()));
+    }
     match verb {
         Verb::Put(arguments) => {
             let request = arguments.request(streams.input)?;
@@ -93,8 +99,8 @@ pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Stream
             streams.show(&Answer::Put(answer), &settings)
         }
         Verb::Get(arguments) => {
-            arguments.check_format(&mut settings.style)?;
             let request = arguments.request()?;
+            arguments.check_format(&mut settings.style)?;
             let answer = client::Client::new(&settings).range(request).await?;
             streams.show(&Answer::Get(answer), &settings)
         }
