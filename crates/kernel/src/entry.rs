@@ -9,7 +9,8 @@ use crate::membership::Membership;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum EntryKind {
-    /// The first own entry of every leader: once it is applied, nothing of an older leader takes effect any more.
+    /// The first own entry of every leader: once it is applied, nothing of an older leader takes effect any more. At
+    /// index 1 its payload is the membership the group was founded with; else it is empty.
     EpochStart = 1,
     /// A command for the state machine.
     Command = 2,

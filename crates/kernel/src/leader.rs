@@ -10,6 +10,7 @@ use base::{Ballot, Index, Instant, ReplicaId};
 use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind, Position};
+use crate::membership::marker_payload;
 use crate::message::Body;
 use crate::policy::LeaderPhase;
 use crate::progress::Progress;
@@ -105,7 +106,8 @@ impl Replica {
             transfer: None,
             reads: ReadRounds::default(),
         }));
-        self.append_own(EntryKind::EpochStart, Bytes::new());
+        let payload = marker_payload(marker, self.timeline.effective());
+        self.append_own(EntryKind::EpochStart, payload);
         self.sync_peers();
     }
 

