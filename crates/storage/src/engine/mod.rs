@@ -158,6 +158,12 @@ impl LsmEngine {
         self.store().pressure()
     }
 
+    /// Whether a memtable waits to be flushed: time to call [`LsmEngine::maintain`].
+    #[must_use]
+    pub fn wants_upkeep(&self) -> bool {
+        self.store().has_sealed()
+    }
+
     /// The mark in the part that survives a crash; `None` as long as no mark was flushed. Log entries up to it are no
     /// longer needed for recovery.
     ///

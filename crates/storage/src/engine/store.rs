@@ -244,6 +244,10 @@ impl Store {
         lock(&self.marks).persisted.clone()
     }
 
+    pub(super) fn has_sealed(&self) -> bool {
+        self.tree.sealed_memtable_count() > 0
+    }
+
     pub(super) fn pressure(&self) -> Pressure {
         let (sealed, runs) = (self.tree.sealed_memtable_count(), self.tree.l0_run_count());
         let limit = usize::from(LEVEL0_RUNS);

@@ -1,0 +1,219 @@
+//! Wire types in, our types out, and back. The one place that knows both.
+
+use api::{etcdserverpb as pb, mvccpb};
+use base::{LeaseId, Revision};
+use mvcc::{
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, DeleteResult, KeyValue, Op, OpOutcome,
+    OpResult, Put, PutResult, RangeRequest, RangeResult, SortOrder, SortTarget, Txn, TxnResult,
+};
+
+/// A nested transaction deeper than this is refused before it is looked at further. prost itself stops at 100 levels
+/// of messages, two per transaction.
+const DEPTH_MAX: usize = base::limits::TXN_DEPTH_MAX;
+
+/// The request nests transactions deeper than [`DEPTH_MAX`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooDeep;
+
+pub(crate) fn range_request(request: pb::RangeRequest) -> RangeRequest {
+    RangeRequest {
+        key: request.key,
+        range_end: request.range_end,
+        limit: request.limit,
+        revision: Revision(request.revision),
+        sort_order: match request.sort_order {
+            0 => SortOrder::None,
+            1 => SortOrder::Ascend,
+            2 => SortOrder::Descend,
+            _ => SortOrder::Unknown,
+        },
+        sort_target: match request.sort_target {
+            0 => SortTarget::Key,
+            1 => SortTarget::Version,
+            2 => SortTarget::Create,
+            3 => SortTarget::Mod,
+            4 => SortTarget::Value,
+            _ => SortTarget::Unknown,
+        },
+        serializable: request.serializable,
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+        min_mod_revision: Revision(request.min_mod_revision),
+        max_mod_revision: Revision(request.max_mod_revision),
+        min_create_revision: Revision(request.min_create_revision),
+        max_create_revision: Revision(request.max_create_revision),
+    }
+}
+
+pub(crate) fn put_request(request: pb::PutRequest) -> Put {
+    Put {
+        key: request.key,
+        value: request.value,
+        lease: LeaseId(request.lease),
+        prev_kv: request.prev_kv,
+        ignore_value: request.ignore_value,
+        ignore_lease: request.ignore_lease,
+    }
+}
+
+pub(crate) fn delete_request(request: pb::DeleteRangeRequest) -> DeleteRange {
+    DeleteRange { key: request.key, range_end: request.range_end, prev_kv: request.prev_kv }
+}
+
+pub(crate) fn compact_request(request: &pb::CompactionRequest) -> Command {
+    Command::Compact(Compact { revision: Revision(request.revision) })
+}
+
+pub(crate) fn txn_request(request: pb::TxnRequest) -> Result<Txn, TooDeep> {
+    txn_at(request, 0)
+}
+
+fn txn_at(request: pb::TxnRequest, depth: usize) -> Result<Txn, TooDeep> {
+    if depth > DEPTH_MAX {
+        return Err(TooDeep);
+    }
+    let ops = |ops: Vec<pb::RequestOp>| ops.into_iter().map(|op| op_at(op, depth)).collect::<Result<_, _>>();
+    Ok(Txn {
+        compares: request.compare.into_iter().map(compare).collect(),
+        success: ops(request.success)?,
+        failure: ops(request.failure)?,
+    })
+}
+
+fn op_at(op: pb::RequestOp, depth: usize) -> Result<Op, TooDeep> {
+    use pb::request_op::Request;
+    Ok(match op.request {
+        Some(Request::RequestRange(range)) => Op::Range(range_request(range)),
+        Some(Request::RequestPut(put)) => Op::Put(put_request(put)),
+        Some(Request::RequestDeleteRange(delete)) => Op::DeleteRange(delete_request(delete)),
+        Some(Request::RequestTxn(txn)) => Op::Txn(txn_at(txn, depth + 1)?),
+        None => Op::Empty,
+    })
+}
+
+/// etcd compares with the zero value when the operand is missing or belongs to another target.
+fn compare(compare: pb::Compare) -> Compare {
+    use pb::compare::{CompareTarget as Target, TargetUnion as Union};
+    let operand = compare.target_union;
+    let number = |wanted: fn(&Union) -> Option<i64>| operand.as_ref().and_then(wanted).unwrap_or(0);
+    let target = match Target::try_from(compare.target).unwrap_or(Target::Version) {
+        Target::Version => CompareTarget::Version(number(|u| match u {
+            Union::Version(version) => Some(*version),
+            _ => None,
+        })),
+        Target::Create => CompareTarget::CreateRevision(Revision(number(|u| match u {
+            Union::CreateRevision(revision) => Some(*revision),
+            _ => None,
+        }))),
+        Target::Mod => CompareTarget::ModRevision(Revision(number(|u| match u {
+            Union::ModRevision(revision) => Some(*revision),
+            _ => None,
+        }))),
+        Target::Lease => CompareTarget::Lease(LeaseId(number(|u| match u {
+            Union::Lease(lease) => Some(*lease),
+            _ => None,
+        }))),
+        Target::Value => CompareTarget::Value(match operand {
+            Some(Union::Value(value)) => value,
+            _ => bytes::Bytes::new(),
+        }),
+    };
+    let result = match compare.result {
+        0 => CompareResult::Equal,
+        1 => CompareResult::Greater,
+        2 => CompareResult::Less,
+        _ => CompareResult::NotEqual,
+    };
+    Compare { key: compare.key, range_end: compare.range_end, result, target }
+}
+
+pub(crate) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: kv.key,
+        create_revision: kv.create_revision.0,
+        mod_revision: kv.mod_revision.0,
+        version: kv.version,
+        value: kv.value,
+        lease: kv.lease.0,
+    }
+}
+
+fn key_values(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
+    kvs.into_iter().map(key_value).collect()
+}
+
+/// An answer inside a transaction carries a header with the revision alone (clients read it there).
+fn inner_header(revision: Revision) -> Option<pb::ResponseHeader> {
+    Some(pb::ResponseHeader { revision: revision.0, ..Default::default() })
+}
+
+pub(crate) fn range_response(header: Option<pb::ResponseHeader>, result: RangeResult) -> pb::RangeResponse {
+    pb::RangeResponse { header, kvs: key_values(result.kvs), more: result.more, count: result.count }
+}
+
+pub(crate) fn put_response(header: Option<pb::ResponseHeader>, result: PutResult) -> pb::PutResponse {
+    pb::PutResponse { header, prev_kv: result.prev_kv.map(key_value) }
+}
+
+pub(crate) fn delete_response(header: Option<pb::ResponseHeader>, result: DeleteResult) -> pb::DeleteRangeResponse {
+    pb::DeleteRangeResponse { header, deleted: result.deleted, prev_kvs: key_values(result.prev_kvs) }
+}
+
+pub(crate) fn txn_response(header: Option<pb::ResponseHeader>, result: TxnResult) -> pb::TxnResponse {
+    pb::TxnResponse {
+        header,
+        succeeded: result.succeeded,
+        responses: result.responses.into_iter().map(op_response).collect(),
+    }
+}
+
+fn op_response(op: OpOutcome) -> pb::ResponseOp {
+    use pb::response_op::Response;
+    let header = inner_header(op.revision);
+    pb::ResponseOp {
+        response: Some(match op.result {
+            OpResult::Range(result) => Response::ResponseRange(range_response(header, result)),
+            OpResult::Put(result) => Response::ResponsePut(put_response(header, result)),
+            OpResult::DeleteRange(result) => Response::ResponseDeleteRange(delete_response(header, result)),
+            // etcd leaves the header of a nested transaction empty, but present.
+            OpResult::Txn(result) => Response::ResponseTxn(txn_response(header, result)),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(depth: usize) -> pb::TxnRequest {
+        let mut txn = pb::TxnRequest::default();
+        for _ in 0..depth {
+            let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestTxn(txn)) };
+            txn = pb::TxnRequest { success: vec![op], ..Default::default() };
+        }
+        txn
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        assert!(txn_request(nested(DEPTH_MAX)).is_ok());
+        assert_eq!(txn_request(nested(DEPTH_MAX + 1)), Err(TooDeep));
+    }
+
+    #[test]
+    fn a_compare_without_its_operand_compares_with_zero() {
+        let wire = pb::Compare {
+            target: pb::compare::CompareTarget::Mod as i32,
+            target_union: Some(pb::compare::TargetUnion::Version(7)),
+            ..Default::default()
+        };
+        assert_eq!(compare(wire).target, CompareTarget::ModRevision(Revision(0)));
+    }
+
+    #[test]
+    fn an_unknown_sort_is_kept_for_validation_to_refuse() {
+        let wire = pb::RangeRequest { sort_order: 9, sort_target: -1, ..Default::default() };
+        let request = range_request(wire);
+        assert_eq!((request.sort_order, request.sort_target), (SortOrder::Unknown, SortTarget::Unknown));
+    }
+}

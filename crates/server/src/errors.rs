@@ -1,0 +1,87 @@
+//! The gRPC status of everything that can go wrong with a request.
+//!
+//! Texts are etcd's, to the letter: clients match on them. Codes are etcd's too, with one exception: a write whose
+//! outcome is unknown never gets a code that invites a retry (docs/decisions/0005-unknown-outcomes.md).
+
+use kernel::Refusal;
+use mvcc::{Class, Reject};
+use node::{Response, Uncertainty};
+use tonic::{Code, Status};
+
+pub(crate) const TOO_LARGE: &str = "etcdserver: request is too large";
+const TIMED_OUT: &str = "etcdserver: request timed out";
+const TIMED_OUT_LEADER: &str = "etcdserver: request timed out, possibly due to previous leader failure";
+const TIMED_OUT_CONNECTION: &str = "etcdserver: request timed out, possibly due to connection lost";
+
+pub(crate) fn rejected(reject: Reject) -> Status {
+    let code = match reject.class() {
+        Class::InvalidArgument => Code::InvalidArgument,
+        Class::OutOfRange => Code::OutOfRange,
+        Class::NotFound => Code::NotFound,
+    };
+    Status::new(code, reject.to_string())
+}
+
+/// The request itself asks for too much.
+pub(crate) fn too_large() -> Status {
+    Status::invalid_argument(TOO_LARGE)
+}
+
+/// Too much is under way: surely not done, try again later. etcd sends this text with code Unknown by accident; the
+/// Go client recovers the code from the text, others are better off with the right one.
+pub(crate) fn overloaded() -> Status {
+    Status::resource_exhausted("etcdserver: too many requests")
+}
+
+pub(crate) fn stopped() -> Status {
+    Status::unavailable("etcdserver: server stopped")
+}
+
+pub(crate) fn no_leader() -> Status {
+    Status::unavailable("etcdserver: no leader")
+}
+
+/// This node's engine failed under the request; the node is stopping.
+pub(crate) fn fault(fault: &base::Fault) -> Status {
+    Status::data_loss(format!("etcdserver: corrupt cluster: {fault}"))
+}
+
+/// The status of an answer that is not a success.
+pub(crate) fn refused(response: &Response) -> Status {
+    match response {
+        Response::Refused(Refusal::Overloaded) => overloaded(),
+        Response::Refused(Refusal::TooLarge) => too_large(),
+        Response::Refused(Refusal::NotLeader(None)) => no_leader(),
+        Response::Refused(Refusal::NotLeader(Some(_)) | Refusal::NotReady) | Response::Superseded => {
+            Status::unavailable("etcdserver: leader changed")
+        }
+        Response::Refused(Refusal::MembershipBusy) => {
+            Status::failed_precondition("etcdserver: re-configuration failed due to not enough started members")
+        }
+        Response::Refused(Refusal::BadMembership) => Status::failed_precondition("etcdserver: bad leader transferee"),
+        // Nobody who could serve it was found in time: nothing happened, a retry is safe.
+        Response::TimedOut => Status::unavailable(TIMED_OUT),
+        Response::Unknown(why) => Status::deadline_exceeded(match why {
+            Uncertainty::Timeout => TIMED_OUT,
+            Uncertainty::LeaderFailed => TIMED_OUT_LEADER,
+            Uncertainty::ConnectionLost => TIMED_OUT_CONNECTION,
+        }),
+        Response::ReadReady | Response::Outcome(_) | Response::Done => {
+            Status::internal("a success was taken for a failure")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_outcome_never_invites_a_retry() {
+        for why in [Uncertainty::Timeout, Uncertainty::LeaderFailed, Uncertainty::ConnectionLost] {
+            let code = refused(&Response::Unknown(why)).code();
+            assert!(![Code::Unavailable, Code::Aborted, Code::ResourceExhausted].contains(&code), "{why:?}: {code:?}");
+        }
+        assert_eq!(refused(&Response::TimedOut).code(), Code::Unavailable);
+    }
+}

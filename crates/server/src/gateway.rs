@@ -1,0 +1,206 @@
+//! From a decoded request to its answer: admission, the node's word, the read. Every service goes through here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base::{GroupId, Revision, limits};
+use mvcc::{Command, Engine, Limits, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError, Txn};
+use node::{Event, Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tonic::Status;
+
+use crate::errors;
+use crate::host::maintenance::Upkeep;
+use crate::lane::{Answer, Lane};
+use crate::members::Directory;
+use crate::metrics::Metrics;
+use crate::standing::StandingCell;
+
+/// The one group of this version.
+pub(crate) const GROUP: GroupId = GroupId(0);
+
+/// A read that returns no more than this is done on the client thread; a larger one goes to a thread of its own, so that
+/// it holds up nobody else.
+const INLINE_READ_BYTES: usize = 64 * 1024;
+/// A unary answer larger than this is refused; the client pages, or streams.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Large reads under way at a time, per node.
+const LARGE_READS_MAX: usize = 4;
+
+/// What all client threads of a node share.
+pub(crate) struct Context {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) standing: Arc<StandingCell>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) quota_bytes: u64,
+    pub(crate) upkeep: Arc<Upkeep>,
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) large_reads: Arc<Semaphore>,
+}
+
+impl Context {
+    pub(crate) fn large_reads() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(LARGE_READS_MAX))
+    }
+}
+
+/// Counts a request in while it is under way.
+struct Admitted<'a>(&'a Context);
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Keeps a large answer's place until the client has taken it (or is gone).
+#[derive(Clone)]
+pub(crate) struct AnswerPermit(#[expect(dead_code, reason = "held, not used")] Arc<OwnedSemaphorePermit>);
+
+/// A range answer, with the permit it must hold if it is large.
+pub(crate) struct Ranged {
+    pub(crate) response: RangeResponse,
+    pub(crate) permit: Option<AnswerPermit>,
+}
+
+/// One client thread's way to the node.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) node: mpsc::UnboundedSender<Event>,
+    pub(crate) context: Arc<Context>,
+}
+
+impl Gateway {
+    fn admit(&self) -> Result<Admitted<'_>, Status> {
+        let before = self.context.in_flight.fetch_add(1, Ordering::Relaxed);
+        let admitted = Admitted(&self.context);
+        if before >= limits::REQUESTS_IN_FLIGHT_MAX { Err(errors::overloaded()) } else { Ok(admitted) }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, Status> {
+        let _admitted = self.admit()?;
+        let open = self.lane.open();
+        self.node.send(Event::Request(open.ticket, request)).map_err(|_| errors::stopped())?;
+        open.answer().await.ok_or_else(errors::stopped)
+    }
+
+    /// Replicates and applies a command.
+    pub(crate) async fn propose(&self, command: &Command) -> Result<(Revision, OutcomeResult), Status> {
+        command.validate(&self.context.limits).map_err(errors::rejected)?;
+        let payload = command.encode();
+        if payload.len() > self.context.max_request_bytes {
+            return Err(errors::too_large());
+        }
+        let answer = self.ask(Request::Propose { group: GROUP, payload }).await?;
+        let outcome = match answer {
+            Answer::Applied(outcome) => outcome,
+            Answer::Node(Response::Outcome(bytes)) => Outcome::decode(bytes)
+                .map_err(|error| Status::internal(format!("the leader's answer does not decode: {error}")))?,
+            Answer::Node(response) => {
+                self.context.metrics.proposals_failed.add(1);
+                return Err(errors::refused(&response));
+            }
+        };
+        match outcome.result {
+            OutcomeResult::Rejected(reject) => Err(errors::rejected(reject)),
+            result => Ok((outcome.revision, result)),
+        }
+    }
+
+    /// Returns when the local state contains everything acknowledged, anywhere, before the call.
+    pub(crate) async fn read_point(&self) -> Result<(), Status> {
+        match self.ask(Request::Read { group: GROUP }).await? {
+            Answer::Node(Response::ReadReady) => Ok(()),
+            Answer::Node(response) => Err(errors::refused(&response)),
+            Answer::Applied(_) => Err(Status::internal("a read was answered like a write")),
+        }
+    }
+
+    /// Hands leadership to the given node.
+    pub(crate) async fn move_leader(&self, to: base::NodeId) -> Result<(), Status> {
+        match self.ask(Request::TransferLeadership { group: GROUP, to: Some(to) }).await? {
+            Answer::Node(Response::Done) => Ok(()),
+            Answer::Node(response) => Err(errors::refused(&response)),
+            Answer::Applied(_) => Err(Status::internal("a transfer was answered like a write")),
+        }
+    }
+
+    /// Reads a range, linearizable unless it asks for less.
+    pub(crate) async fn range(&self, request: RangeRequest) -> Result<Ranged, Status> {
+        request.validate().map_err(errors::rejected)?;
+        if !request.serializable {
+            self.read_point().await?;
+        }
+        if is_cheap(&request) {
+            let view = self.context.engine.view();
+            let (response, rest) =
+                mvcc::range_within(&*view, &request, INLINE_READ_BYTES).map_err(|e| read_error(&e))?;
+            if rest.is_none() {
+                return Ok(Ranged { response, permit: None });
+            }
+        }
+        self.large_range(request).await
+    }
+
+    /// A read that may take long or return much: on a thread of its own, a few at a time.
+    async fn large_range(&self, request: RangeRequest) -> Result<Ranged, Status> {
+        let permit = Arc::clone(&self.context.large_reads).acquire_owned().await.map_err(|_| errors::stopped())?;
+        let engine = Arc::clone(&self.context.engine);
+        let read = move || mvcc::range_within(&*engine.view(), &request, ANSWER_BYTES_MAX);
+        let response = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
+        let (response, rest) = response.map_err(|error| read_error(&error))?;
+        if rest.is_some() {
+            return Err(Status::resource_exhausted(format!(
+                "the answer exceeds {} MiB: set a limit and page, or use RangeStream",
+                ANSWER_BYTES_MAX / 1024 / 1024
+            )));
+        }
+        Ok(Ranged { response, permit: Some(AnswerPermit(Arc::new(permit))) })
+    }
+
+    /// A transaction: through the log if it may write, else as a read.
+    pub(crate) async fn txn(&self, txn: Txn) -> Result<(Revision, mvcc::TxnResult), Status> {
+        if !txn.is_read_only() {
+            return match self.propose(&Command::Txn(txn)).await? {
+                (revision, OutcomeResult::Txn(result)) => Ok((revision, result)),
+                _ => Err(Status::internal("a transaction was answered like something else")),
+            };
+        }
+        let command = Command::Txn(txn);
+        command.validate(&self.context.limits).map_err(errors::rejected)?;
+        let Command::Txn(txn) = command else { unreachable!("made above") };
+        // etcd answers a transaction without operations from possibly stale state; ours reads fresh state.
+        if !is_serializable(&txn) {
+            self.read_point().await?;
+        }
+        let outcome = mvcc::read_txn(&*self.context.engine.view(), &txn).map_err(|fault| errors::fault(&fault))?;
+        match outcome.result {
+            OutcomeResult::Txn(result) => Ok((outcome.revision, result)),
+            OutcomeResult::Rejected(reject) => Err(errors::rejected(reject)),
+            _ => Err(Status::internal("a transaction was answered like something else")),
+        }
+    }
+}
+
+/// Whether the read ends soon: it stops at [`INLINE_READ_BYTES`] wherever it is. Counting, filtering and sorting visit
+/// the whole range, and a limit needs the count of it.
+fn is_cheap(request: &RangeRequest) -> bool {
+    request.range_end.is_empty() || (request.limit <= 0 && !request.count_only && RangeStream::supports(request))
+}
+
+/// Whether every operation of a read-only transaction accepts stale state, and there is one.
+fn is_serializable(txn: &Txn) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure).peekable();
+    ops.peek().is_some() && ops.all(|op| matches!(op, mvcc::Op::Range(range) if range.serializable))
+}
+
+pub(crate) fn read_error(error: &ReadError) -> Status {
+    match error {
+        ReadError::Reject(reject) => errors::rejected(*reject),
+        ReadError::Fault(fault) => errors::fault(fault),
+    }
+}

@@ -1,0 +1,104 @@
+//! `etcdserverpb.KV`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::etcdserverpb as pb;
+use base::Revision;
+use mvcc::{Command, OutcomeResult};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::header;
+use crate::gateway::Gateway;
+use crate::{convert, errors, stream};
+
+#[derive(Clone)]
+pub(crate) struct KvService {
+    pub(crate) gateway: Arc<Gateway>,
+}
+
+/// Chunks of a range stream read ahead of the client.
+const STREAM_AHEAD: usize = 2;
+
+fn mismatched() -> Status {
+    Status::internal("a request was answered like one of another kind")
+}
+
+#[tonic::async_trait]
+impl pb::kv_server::Kv for KvService {
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let context = &self.gateway.context;
+        context.metrics.ranges.add(1);
+        let ranged = self.gateway.range(convert::range_request(request.into_inner())).await?;
+        let header = header(context, ranged.response.revision);
+        let mut response = Response::new(convert::range_response(header, ranged.response.result));
+        if let Some(permit) = ranged.permit {
+            response.extensions_mut().insert(permit);
+        }
+        Ok(response)
+    }
+
+    type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        self.gateway.context.metrics.ranges.add(1);
+        let request = convert::range_request(request.into_inner());
+        request.validate().map_err(errors::rejected)?;
+        let (sender, chunks) = tokio::sync::mpsc::channel(STREAM_AHEAD);
+        stream::start(Arc::clone(&self.gateway), request, sender).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(chunks))))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let context = &self.gateway.context;
+        context.metrics.puts.add(1);
+        let command = Command::Put(convert::put_request(request.into_inner()));
+        match self.gateway.propose(&command).await? {
+            (revision, OutcomeResult::Put(result)) => {
+                Ok(Response::new(convert::put_response(header(context, revision), result)))
+            }
+            _ => Err(mismatched()),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let context = &self.gateway.context;
+        context.metrics.deletes.add(1);
+        let command = Command::DeleteRange(convert::delete_request(request.into_inner()));
+        match self.gateway.propose(&command).await? {
+            (revision, OutcomeResult::DeleteRange(result)) => {
+                Ok(Response::new(convert::delete_response(header(context, revision), result)))
+            }
+            _ => Err(mismatched()),
+        }
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let context = &self.gateway.context;
+        context.metrics.txns.add(1);
+        let txn = convert::txn_request(request.into_inner())
+            .map_err(|_| errors::rejected(mvcc::Reject::TooManyOperations))?;
+        let (revision, result) = self.gateway.txn(txn).await?;
+        Ok(Response::new(convert::txn_response(header(context, revision), result)))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let request = request.into_inner();
+        let (revision, _) = self.gateway.propose(&convert::compact_request(&request)).await?;
+        if request.physical {
+            self.gateway.context.upkeep.swept(Revision(request.revision)).await;
+        }
+        Ok(Response::new(pb::CompactionResponse { header: header(&self.gateway.context, revision) }))
+    }
+}

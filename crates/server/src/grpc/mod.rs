@@ -1,0 +1,32 @@
+//! The gRPC services. They translate and delegate; no rule of the store lives here.
+
+mod cluster;
+mod kv;
+mod maintenance;
+
+use api::etcdserverpb as pb;
+use base::Revision;
+
+pub(crate) use cluster::ClusterService;
+pub(crate) use kv::KvService;
+pub(crate) use maintenance::MaintenanceService;
+
+use crate::gateway::Context;
+
+/// The etcd version whose API this release speaks; clients parse it to decide what they may use.
+pub(crate) const API_VERSION: &str = "3.7.1";
+
+/// The header of every answer.
+pub(crate) fn header(context: &Context, revision: Revision) -> Option<pb::ResponseHeader> {
+    Some(pb::ResponseHeader {
+        cluster_id: context.directory.cluster().0,
+        member_id: context.directory.me().id.0,
+        revision: revision.0,
+        raft_term: context.standing.look(|status| status.ballot.round),
+    })
+}
+
+/// This release does not offer the call; said as gRPC says it, so that clients can tell.
+pub(crate) fn not_offered(call: &str) -> tonic::Status {
+    tonic::Status::unimplemented(format!("{call} is not offered by this version of Sinew"))
+}

@@ -1,0 +1,133 @@
+//! The state machine's thread: runs decided commands on the engine, in one atomic batch for all that is waiting, and
+//! answers the clients that wait for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use base::{Fault, GroupId};
+use kernel::Mark;
+use mvcc::{Engine, Machine};
+use node::{Event, ReplyTo, SnapshotId, Task};
+use storage::{Built, LsmEngine, Pressure};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::host::maintenance::Upkeep;
+use crate::lane::{Answer, Outbox};
+use crate::metrics::Metrics;
+
+/// What the apply thread is asked.
+pub(crate) enum ApplyJob {
+    /// Run these commands; the mark is the position after them.
+    Apply { group: GroupId, tasks: Vec<Task>, mark: Mark },
+    /// Make a received snapshot the group's state. Runs after everything handed out before it.
+    Install { group: GroupId, id: SnapshotId, built: Built },
+}
+
+/// Commands executed in one engine batch at most: bounds the overlay and the time until the first answer.
+const BATCH_TASKS_MAX: usize = 2048;
+/// How long apply pauses at a time while the engine's flushes catch up.
+const STALL_PAUSE: Duration = Duration::from_millis(1);
+
+pub(crate) struct ApplyThread {
+    pub(crate) engines: BTreeMap<GroupId, Arc<LsmEngine>>,
+    pub(crate) node: UnboundedSender<Event>,
+    pub(crate) outbox: Outbox,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) upkeep: Arc<Upkeep>,
+}
+
+/// Commands of one group gathered for one engine batch.
+struct Gathered {
+    group: GroupId,
+    tasks: Vec<Task>,
+    mark: Mark,
+}
+
+impl ApplyThread {
+    /// Runs until the jobs' sender is gone.
+    pub(crate) fn run(mut self, jobs: &Receiver<ApplyJob>) -> Result<(), Fault> {
+        let mut machines = BTreeMap::new();
+        for (group, engine) in &self.engines {
+            machines.insert(*group, Machine::open(&**engine)?);
+        }
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| jobs.recv().ok()) {
+            match job {
+                ApplyJob::Apply { group, tasks, mark } => {
+                    let mut gathered = Gathered { group, tasks, mark };
+                    while gathered.tasks.len() < BATCH_TASKS_MAX {
+                        match jobs.try_recv() {
+                            Ok(ApplyJob::Apply { group, tasks, mark }) if group == gathered.group => {
+                                gathered.tasks.extend(tasks);
+                                gathered.mark = mark;
+                            }
+                            Ok(other) => {
+                                next = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    let machine = machines.get_mut(&group).expect("every group has a machine");
+                    self.apply(machine, gathered)?;
+                }
+                ApplyJob::Install { group, id, built } => {
+                    let engine = &self.engines[&group];
+                    engine.install(built)?;
+                    machines.insert(group, Machine::open(&**engine)?);
+                    self.tell(Event::SnapshotInstalled { id });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, machine: &mut Machine, gathered: Gathered) -> Result<(), Fault> {
+        let engine = &self.engines[&gathered.group];
+        while engine.write_stall() == Pressure::Full {
+            self.upkeep.wake();
+            std::thread::sleep(STALL_PAUSE);
+        }
+        let started = Instant::now();
+        let count = gathered.tasks.len();
+        let index = gathered.mark.position.index;
+        let mut encoded = Vec::new();
+        kernel::wire::encode_mark(&gathered.mark, &mut encoded);
+        let mut apply = machine.begin(engine.view())?;
+        let mut replies = Vec::new();
+        for task in gathered.tasks {
+            let outcome = apply.command(&task.payload, task.reply.is_some())?;
+            if let (Some(reply), Some(outcome)) = (task.reply, outcome) {
+                replies.push((reply, outcome));
+            }
+        }
+        let compacted = apply.state().compacted;
+        let (batch, _) = apply.finish(encoded.into());
+        engine.write(batch)?;
+        self.metrics.engine_write.observe(started.elapsed());
+        self.metrics.proposals_committed.add(count as u64);
+        self.upkeep.compacted(compacted);
+
+        let mut outcomes = Vec::new();
+        for (reply, outcome) in replies {
+            match reply {
+                ReplyTo::Local(ticket) => self.outbox.push(ticket, Answer::Applied(outcome)),
+                ReplyTo::Remote(node, id) => outcomes.push((node, id, outcome.encode())),
+            }
+        }
+        self.outbox.flush();
+        self.tell(Event::Applied { group: gathered.group, index, outcomes });
+        if engine.wants_upkeep() {
+            self.upkeep.wake();
+        }
+        Ok(())
+    }
+
+    fn tell(&self, event: Event) {
+        // The node thread is gone only while the process stops.
+        drop(self.node.send(event));
+    }
+}

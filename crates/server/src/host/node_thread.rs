@@ -1,0 +1,124 @@
+//! The node's thread: collects events, lets the node take its turn, carries out the effects.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use node::{Effect, Event, Node};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::clock;
+use crate::gateway::GROUP;
+use crate::host::apply_thread::ApplyJob;
+use crate::host::io_thread::IoJob;
+use crate::host::wal_thread::WalJob;
+use crate::lane::{Answer, Outbox};
+use crate::metrics::Metrics;
+use crate::peer::transport::{Inbox, Transport};
+use crate::standing::StandingCell;
+
+/// Events taken from the other threads at once.
+const EVENTS_PER_TURN_MAX: usize = 4096;
+
+pub(crate) struct NodeThread {
+    pub(crate) node: Node,
+    pub(crate) events: UnboundedReceiver<Event>,
+    pub(crate) inbox: Rc<Inbox>,
+    pub(crate) transport: Transport,
+    pub(crate) wal: Sender<WalJob>,
+    pub(crate) apply: Sender<ApplyJob>,
+    pub(crate) io: Sender<IoJob>,
+    pub(crate) outbox: Outbox,
+    pub(crate) standing: Arc<StandingCell>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl NodeThread {
+    /// Runs until the node is told to stop.
+    pub(crate) async fn run(mut self) {
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut events = Vec::new();
+        loop {
+            let now = clock::now();
+            let due = self.node.next_deadline();
+            sleep.as_mut().reset(tokio::time::Instant::now() + due.since(now));
+            tokio::select! {
+                biased;
+                _ = self.stop.changed() => return,
+                _ = self.inbox.arrived() => {}
+                taken = self.events.recv_many(&mut events, EVENTS_PER_TURN_MAX) => if taken == 0 { return },
+                () = &mut sleep => {}
+            }
+            self.inbox.drain(&mut events);
+            while let Ok(event) = self.events.try_recv() {
+                events.push(event);
+                if events.len() >= 2 * EVENTS_PER_TURN_MAX {
+                    break;
+                }
+            }
+            self.turn(&mut events);
+        }
+    }
+
+    fn turn(&mut self, events: &mut Vec<Event>) {
+        let now = clock::now();
+        for event in events.drain(..) {
+            self.node.handle(now, event);
+        }
+        if self.node.next_deadline() <= now {
+            self.node.handle(now, Event::Tick);
+        }
+        let effects = self.node.finish_turn(now);
+        if effects.is_empty() {
+            return;
+        }
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        self.transport.flush();
+        self.outbox.flush();
+        self.publish();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(lsn, batch) => hand_over(&self.wal, WalJob { lsn, batch }),
+            Effect::Send(to, message) => self.transport.send(to, &message),
+            Effect::Apply { group, tasks, mark } => hand_over(&self.apply, ApplyJob::Apply { group, tasks, mark }),
+            Effect::Reply(ticket, response) => self.outbox.push(ticket, Answer::Node(response)),
+            Effect::Load(group, request) => hand_over(&self.io, IoJob::Load(group, request)),
+            Effect::SnapshotOpen(group, id) => hand_over(&self.io, IoJob::SnapshotOpen(group, id)),
+            Effect::SnapshotRead(id) => hand_over(&self.io, IoJob::SnapshotRead(id)),
+            Effect::SnapshotClose(id) => hand_over(&self.io, IoJob::SnapshotClose(id)),
+            Effect::SnapshotWrite { group, id, sequence, chunk } => {
+                hand_over(&self.io, IoJob::SnapshotWrite { group, id, sequence, chunk });
+            }
+            Effect::SnapshotInstall { group, id, mark } => {
+                hand_over(&self.io, IoJob::SnapshotInstall { group, id, mark });
+            }
+            Effect::SnapshotDiscard(id) => hand_over(&self.io, IoJob::SnapshotDiscard(id)),
+        }
+    }
+
+    fn publish(&self) {
+        let Some(status) = self.node.status(GROUP) else { return };
+        let before = self.standing.look(|before| (before.leader, before.ballot, before.role));
+        if before.0 != status.leader || before.1 != status.ballot {
+            if status.leader.is_some() && before.0 != status.leader {
+                self.metrics.leader_changes.add(1);
+            }
+            info!(role = ?status.role, ballot = %status.ballot, leader = ?status.leader, "leadership");
+        }
+        self.standing.publish(status);
+    }
+}
+
+/// The receiving thread is gone only when it failed, which stops the node, or while the process stops.
+fn hand_over<T>(to: &Sender<T>, job: T) {
+    drop(to.send(job));
+}

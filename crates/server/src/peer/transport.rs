@@ -1,0 +1,367 @@
+//! Connections to and from the other nodes, all on the node thread.
+//!
+//! Each node dials every other node and sends on that connection only; it receives on the connections the others dialled.
+//! A peer counts as connected while our own connection to it stands.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{NodeId, limits};
+use bytes::BytesMut;
+use node::{Event, PeerMessage};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+use crate::members::{Directory, Member};
+use crate::metrics::Metrics;
+use crate::peer::frame;
+use crate::peer::hello::{Hello, Welcome};
+
+/// A dialled or accepted connection must introduce itself within this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// First and longest pause between attempts to reach a peer.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Connections from peers, introduced or not.
+const ACCEPTED_MAX: usize = 256;
+/// A buffer larger than this is given back once it is empty.
+const KEEP_BUFFER_BYTES: usize = 1024 * 1024;
+/// How much is read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Events from peers, collected until the node's next turn. Same thread, so no lock.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    events: RefCell<Vec<Event>>,
+    arrived: Notify,
+}
+
+impl Inbox {
+    fn push(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+        self.arrived.notify_one();
+    }
+
+    /// Moves everything that arrived to `into`.
+    pub(crate) fn drain(&self, into: &mut Vec<Event>) {
+        into.append(&mut self.events.borrow_mut());
+    }
+
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+}
+
+/// What goes to one peer.
+struct Outgoing {
+    /// Frames not yet taken by the connection.
+    queue: RefCell<Vec<u8>>,
+    connected: Cell<bool>,
+    /// The connection has something to send.
+    ready: Notify,
+}
+
+/// Everything the connection tasks share.
+struct Shared {
+    me: Arc<Member>,
+    directory: Arc<Directory>,
+    protocol: u8,
+    inbox: Rc<Inbox>,
+    metrics: Arc<Metrics>,
+    accepted: Cell<usize>,
+}
+
+/// The connections of this node.
+pub(crate) struct Transport {
+    peers: BTreeMap<NodeId, Rc<Outgoing>>,
+    metrics: Arc<Metrics>,
+    touched: Vec<NodeId>,
+}
+
+impl Transport {
+    /// Starts dialling all other members and accepting on `listeners`. Must be called inside a `LocalSet`.
+    pub(crate) fn start(
+        directory: Arc<Directory>,
+        protocol: u8,
+        listeners: Vec<TcpListener>,
+        inbox: Rc<Inbox>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let me = directory.me();
+        let shared = Rc::new(Shared {
+            me: Arc::clone(&me),
+            directory: Arc::clone(&directory),
+            protocol,
+            inbox,
+            metrics: Arc::clone(&metrics),
+            accepted: Cell::new(0),
+        });
+        for listener in listeners {
+            tokio::task::spawn_local(accept(Rc::clone(&shared), listener));
+        }
+        let mut peers = BTreeMap::new();
+        for member in directory.members().into_iter().filter(|member| member.id != me.id) {
+            let outgoing =
+                Rc::new(Outgoing { queue: RefCell::default(), connected: Cell::new(false), ready: Notify::new() });
+            peers.insert(member.id, Rc::clone(&outgoing));
+            tokio::task::spawn_local(keep_dialling(Rc::clone(&shared), member, outgoing));
+        }
+        Self { peers, metrics, touched: Vec::new() }
+    }
+
+    /// Queues a message; dropped if the peer is not connected or its queue is full.
+    pub(crate) fn send(&mut self, to: NodeId, message: &PeerMessage) {
+        let Some(peer) = self.peers.get(&to).filter(|peer| peer.connected.get()) else { return };
+        let mut queue = peer.queue.borrow_mut();
+        if queue.len() > limits::PEER_QUEUE_BYTES_MAX {
+            self.metrics.peer_dropped.add(1);
+            return;
+        }
+        frame::put(&mut queue, |out| message.encode(out));
+        if self.touched.last() != Some(&to) {
+            self.touched.push(to);
+        }
+    }
+
+    /// Ends the turn: wakes the connections that got something to send.
+    pub(crate) fn flush(&mut self) {
+        for node in self.touched.drain(..) {
+            self.peers[&node].ready.notify_one();
+        }
+    }
+}
+
+async fn keep_dialling(shared: Rc<Shared>, member: Arc<Member>, outgoing: Rc<Outgoing>) {
+    let mut pause = REDIAL.0;
+    let mut last_error = String::new();
+    loop {
+        match dial(&shared, &member).await {
+            Ok(stream) => {
+                info!(peer = %member.name, id = %member.id, "connected to peer");
+                pause = REDIAL.0;
+                last_error.clear();
+                outgoing.queue.borrow_mut().clear();
+                outgoing.connected.set(true);
+                shared.inbox.push(Event::PeerConnected(member.id));
+                let ended = send_queue(&shared, stream, &outgoing).await;
+                outgoing.connected.set(false);
+                outgoing.queue.borrow_mut().clear();
+                shared.inbox.push(Event::PeerLost(member.id));
+                warn!(peer = %member.name, id = %member.id, reason = %ended, "lost connection to peer");
+            }
+            Err(error) => {
+                // Said once per reason, not once per attempt.
+                if error != last_error {
+                    warn!(peer = %member.name, id = %member.id, urls = ?member.peer_urls, %error, "cannot reach peer");
+                    last_error = error;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REDIAL.1);
+    }
+}
+
+async fn dial(shared: &Shared, member: &Member) -> Result<TcpStream, String> {
+    let mut error = String::from("no peer url");
+    for url in &member.peer_urls {
+        match tokio::time::timeout(HELLO_TIMEOUT, dial_url(shared, member, url)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(reason)) => error = reason,
+            Err(_) => error = format!("{url}: no answer within {HELLO_TIMEOUT:?}"),
+        }
+    }
+    Err(error)
+}
+
+async fn dial_url(shared: &Shared, member: &Member, url: &str) -> Result<TcpStream, String> {
+    let address = crate::members::host_and_port(url).ok_or_else(|| format!("{url}: not a peer url"))?;
+    let mut stream = TcpStream::connect(&address).await.map_err(|error| format!("{url}: {error}"))?;
+    stream.set_nodelay(true).map_err(|error| format!("{url}: {error}"))?;
+    let mut out = Vec::new();
+    let hello = introduction(shared, member.id);
+    frame::put(&mut out, |out| hello.encode(out));
+    stream.write_all(&out).await.map_err(|error| format!("{url}: {error}"))?;
+    let mut input = BytesMut::new();
+    let body = read_frame(&mut stream, &mut input).await.map_err(|error| format!("{url}: {error}"))?;
+    match Welcome::decode(body).map_err(|error| format!("{url} does not speak the peer protocol: {error}"))? {
+        Welcome::Refused(reason) => Err(format!("{url} refuses us: {reason}")),
+        Welcome::Accepted(hello) if hello.node != member.id || hello.cluster != shared.directory.cluster() => {
+            Err(format!("{url} is member {} of cluster {}, expected {}", hello.node, hello.cluster, member.id))
+        }
+        Welcome::Accepted(hello) => {
+            shared.directory.heard_from(hello.node, hello.client_urls);
+            Ok(stream)
+        }
+    }
+}
+
+/// Writes the peer's queue until the connection breaks; tells why.
+async fn send_queue(shared: &Shared, stream: TcpStream, outgoing: &Outgoing) -> String {
+    let (mut reader, mut writer) = stream.into_split();
+    let sending = async {
+        let mut buffer = Vec::new();
+        loop {
+            std::mem::swap(&mut *outgoing.queue.borrow_mut(), &mut buffer);
+            if buffer.is_empty() {
+                outgoing.ready.notified().await;
+                continue;
+            }
+            if let Err(error) = writer.write_all(&buffer).await {
+                return error.to_string();
+            }
+            shared.metrics.peer_sent_bytes.add(buffer.len() as u64);
+            buffer.clear();
+            if buffer.capacity() > KEEP_BUFFER_BYTES {
+                buffer = Vec::new();
+            }
+        }
+    };
+    // The other side never speaks here after its welcome; a read that ends means that it is gone.
+    let closing = async {
+        let mut byte = [0; 1];
+        match reader.read(&mut byte).await {
+            Ok(0) => String::from("closed by the peer"),
+            Ok(_) => String::from("the peer spoke out of turn"),
+            Err(error) => error.to_string(),
+        }
+    };
+    tokio::select! { ended = sending => ended, ended = closing => ended }
+}
+
+async fn accept(shared: Rc<Shared>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if shared.accepted.get() >= ACCEPTED_MAX {
+                    warn!(%address, "too many peer connections, one refused");
+                    continue;
+                }
+                shared.accepted.set(shared.accepted.get() + 1);
+                let shared = Rc::clone(&shared);
+                tokio::task::spawn_local(async move {
+                    let ended = receive(&shared, stream, address).await;
+                    debug!(%address, reason = %ended, "peer connection ended");
+                    shared.accepted.set(shared.accepted.get() - 1);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, for one: the listener stays, the next attempt may work.
+                warn!(%error, "cannot accept peer connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves one accepted connection until it ends; tells why.
+async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) -> String {
+    let mut input = BytesMut::new();
+    let hello = match tokio::time::timeout(HELLO_TIMEOUT, read_frame(&mut stream, &mut input)).await {
+        Err(_) => return format!("no hello within {HELLO_TIMEOUT:?}"),
+        Ok(Err(error)) => {
+            warn!(%address, %error, "a connection to the peer port does not speak the peer protocol");
+            return error;
+        }
+        Ok(Ok(body)) => match Hello::decode(body) {
+            Ok(hello) => hello,
+            Err(error) => {
+                warn!(%address, %error, "a connection to the peer port does not speak the peer protocol");
+                return error.to_string();
+            }
+        },
+    };
+    let refusal = refuse(shared, &hello);
+    let welcome = match &refusal {
+        Some(reason) => Welcome::Refused(reason.clone()),
+        None => Welcome::Accepted(introduction(shared, hello.node)),
+    };
+    let mut out = Vec::new();
+    frame::put(&mut out, |out| welcome.encode(out));
+    if let Err(error) = stream.write_all(&out).await {
+        return error.to_string();
+    }
+    if let Some(reason) = refusal {
+        warn!(%address, peer = %hello.name, id = %hello.node, %reason, "peer refused");
+        return reason;
+    }
+    shared.directory.heard_from(hello.node, hello.client_urls);
+    loop {
+        match frame::take(&mut input) {
+            Ok(Some(body)) => match PeerMessage::decode(body) {
+                Ok(message) => shared.inbox.push(Event::Peer(hello.node, message)),
+                Err(error) => {
+                    warn!(%address, peer = %hello.name, %error, "peer sent a message that does not decode");
+                    return error.to_string();
+                }
+            },
+            Ok(None) => match read_more(&mut stream, &mut input).await {
+                Ok(bytes) => shared.metrics.peer_received_bytes.add(bytes as u64),
+                Err(error) => return error,
+            },
+            Err(error) => {
+                warn!(%address, peer = %hello.name, %error, "peer sent a broken frame");
+                return error.to_string();
+            }
+        }
+    }
+}
+
+/// Why this peer may not talk to us, if so.
+fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
+    let cluster = shared.directory.cluster();
+    if hello.cluster != cluster {
+        return Some(format!(
+            "cluster ID mismatch: this node belongs to cluster {:x}, the peer to {:x}; check --initial-cluster and \
+             --initial-cluster-token on both",
+            cluster.0, hello.cluster.0
+        ));
+    }
+    if hello.to != shared.me.id {
+        return Some(format!("this is member {:x}, not {:x}; check --initial-cluster", shared.me.id.0, hello.to.0));
+    }
+    if hello.protocol != shared.protocol {
+        return Some(format!(
+            "consensus protocol mismatch: this node runs protocol {}, the peer {}",
+            shared.protocol, hello.protocol
+        ));
+    }
+    if hello.node == shared.me.id || !shared.directory.contains(hello.node) {
+        return Some(format!("{:x} is not another member of this cluster", hello.node.0));
+    }
+    None
+}
+
+fn introduction(shared: &Shared, to: NodeId) -> Hello {
+    Hello {
+        cluster: shared.directory.cluster(),
+        node: shared.me.id,
+        to,
+        protocol: shared.protocol,
+        name: shared.me.name.clone(),
+        client_urls: shared.directory.client_urls(shared.me.id),
+    }
+}
+
+async fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> Result<bytes::Bytes, String> {
+    loop {
+        if let Some(body) = frame::take(input).map_err(|error| error.to_string())? {
+            return Ok(body);
+        }
+        read_more(stream, input).await?;
+    }
+}
+
+async fn read_more(stream: &mut TcpStream, input: &mut BytesMut) -> Result<usize, String> {
+    input.reserve(READ_BYTES);
+    match stream.read_buf(input).await {
+        Ok(0) => Err(String::from("closed by the peer")),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}

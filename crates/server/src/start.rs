@@ -1,0 +1,501 @@
+//! From a configuration to running threads, and back.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::{Fault, ReplicaId, limits};
+use kernel::{Member, Membership, Protocol};
+use node::{Event, GroupStart, Node, NodeConfig, Request};
+use storage::disk::SyncMode;
+use storage::wal::WalOptions;
+use storage::{DataDir, EngineOptions, Identity, LsmEngine, Wal};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::clients::{self, Services};
+use crate::clock;
+use crate::config::{ClusterState, Config};
+use crate::gateway::{Context, GROUP, Gateway};
+use crate::host::apply_thread::ApplyThread;
+use crate::host::failure::Failure;
+use crate::host::io_thread::IoThread;
+use crate::host::maintenance::{self, Upkeep};
+use crate::host::node_thread::NodeThread;
+use crate::host::wal_thread;
+use crate::lane::{AnswerBatch, Lane, Outbox};
+use crate::members::Directory;
+use crate::metrics::Metrics;
+use crate::peer::transport::{Inbox, Transport};
+use crate::standing::StandingCell;
+
+/// etcd's default for `--quota-backend-bytes`.
+const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+/// How long a stopping leader waits for its successor.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a server did not start. The text says what to do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The flags contradict each other.
+    #[error("{0}")]
+    Config(String),
+    /// A listen address cannot be bound.
+    #[error("cannot listen on {address} for {who}: {cause}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// "clients" or "peers".
+        who: &'static str,
+        /// The system's words.
+        cause: std::io::Error,
+    },
+    /// A thread or a runtime cannot be made.
+    #[error("cannot start the {0} thread: {1}")]
+    Thread(&'static str, std::io::Error),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] Fault),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    client_addresses: Vec<SocketAddr>,
+    failure: Arc<Failure>,
+    upkeep: Arc<Upkeep>,
+    clients_stop: watch::Sender<bool>,
+    client_threads: Vec<JoinHandle<()>>,
+    host_threads: Vec<JoinHandle<()>>,
+    control: Control,
+    stopping: Arc<AtomicBool>,
+}
+
+/// The server's own way to ask its node for something.
+struct Control {
+    lane: Arc<Lane>,
+    node: mpsc::UnboundedSender<Event>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+/// What was found on disk, opened.
+struct Opened {
+    engine: Arc<LsmEngine>,
+    wal: Wal,
+    start: GroupStart,
+    /// Keeps the directory locked while the node runs.
+    directory: DataDir,
+}
+
+impl Server {
+    /// Opens the data directory, binds the addresses and starts the threads. Returns when the node runs; it may not have
+    /// a leader yet.
+    ///
+    /// # Errors
+    /// Anything that keeps the node from running, said before any client is accepted.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let directory = Arc::new(Directory::new(&config).map_err(StartError::Config)?);
+        let client_listeners = listen(&config.listen_client, "clients")?;
+        let peer_listeners = listen(&config.listen_peer, "peers")?;
+        let client_addresses = local_addresses(&client_listeners);
+        let opened = open(&config, &directory)?;
+        let status = initial_status(&opened);
+
+        let failure = Arc::new(Failure::new());
+        let metrics = Arc::new(Metrics::default());
+        let upkeep = Upkeep::new();
+        let (node_sender, events) = mpsc::unbounded_channel();
+        let (lanes, deliveries): (Vec<_>, Vec<_>) = (0..client_threads(&config))
+            .map(|number| {
+                let (sender, batches) = mpsc::unbounded_channel::<AnswerBatch>();
+                ((Lane::new(number), sender), batches)
+            })
+            .unzip();
+        let senders: Vec<_> = lanes.iter().map(|(_, sender)| sender.clone()).collect();
+        let context = Arc::new(Context {
+            engine: Arc::clone(&opened.engine) as Arc<dyn mvcc::Engine>,
+            directory: Arc::clone(&directory),
+            standing: Arc::new(StandingCell::new(status)),
+            metrics: Arc::clone(&metrics),
+            limits: mvcc::Limits { txn_ops_max: config.max_txn_ops },
+            max_request_bytes: config.max_request_bytes,
+            quota_bytes: u64::try_from(config.quota_backend_bytes)
+                .ok()
+                .filter(|q| *q > 0)
+                .unwrap_or(QUOTA_BYTES_DEFAULT),
+            in_flight: AtomicUsize::new(0),
+            large_reads: Context::large_reads(),
+            upkeep: Arc::clone(&upkeep),
+        });
+        let host = Host { failure: &failure, metrics: &metrics, upkeep: &upkeep, context: &context };
+        let host_threads =
+            host.start(&config, &directory, opened, node_sender.clone(), events, &senders, peer_listeners)?;
+        let (clients_stop, stop) = watch::channel(false);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let mut client_threads = Vec::new();
+        for (number, ((lane, _), batches)) in lanes.iter().zip(deliveries).enumerate() {
+            let gateway = Gateway { lane: Arc::clone(lane), node: node_sender.clone(), context: Arc::clone(&context) };
+            let listeners = clone_all(&client_listeners)?;
+            client_threads.push(start_client_thread(
+                number,
+                ClientThread {
+                    gateway,
+                    batches,
+                    listeners,
+                    connections: Arc::clone(&connections),
+                    streams_max: config.max_concurrent_streams,
+                    stop: stop.clone(),
+                },
+            )?);
+        }
+        info!(
+            name = %config.name, id = %format_args!("{:x}", directory.me().id.0),
+            cluster = %format_args!("{:x}", directory.cluster().0),
+            clients = ?client_addresses, "serving"
+        );
+        let control = Control { lane: Arc::clone(&lanes[0].0), node: node_sender };
+        Ok(Self {
+            client_addresses,
+            failure,
+            upkeep,
+            clients_stop,
+            client_threads,
+            host_threads,
+            control,
+            stopping: Arc::new(AtomicBool::new(false)),
+        })
+    }
+
+    /// The addresses clients are served on.
+    #[must_use]
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// Blocks until the node stops by itself.
+    ///
+    /// # Errors
+    /// The fault that stopped it.
+    pub fn wait(&self) -> Result<(), Fault> {
+        self.failure.wait()
+    }
+
+    /// Hands leadership over, lets open requests finish, stops all threads. Blocks until everything is closed.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.hand_over();
+        self.clients_stop.send_replace(true);
+        join(self.client_threads.drain(..));
+        self.failure.stopped();
+        self.upkeep.stop();
+        join(self.host_threads.drain(..));
+        info!("stopped");
+    }
+
+    /// Clients should not have to wait for an election only because we leave.
+    fn hand_over(&self) {
+        let open = self.control.lane.open();
+        let request = Request::TransferLeadership { group: GROUP, to: None };
+        if self.control.node.send(Event::Request(open.ticket, request)).is_ok() {
+            open.wait(HANDOVER_TIMEOUT);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            warn!("a thread had panicked");
+        }
+    }
+}
+
+fn client_threads(config: &Config) -> usize {
+    match config.client_threads {
+        0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 64),
+        threads => threads.min(256),
+    }
+}
+
+fn listen(addresses: &[SocketAddr], who: &'static str) -> Result<Vec<TcpListener>, StartError> {
+    addresses
+        .iter()
+        .map(|address| clients::bind(*address).map_err(|cause| StartError::Listen { address: *address, who, cause }))
+        .collect()
+}
+
+fn local_addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+}
+
+fn clone_all(listeners: &[TcpListener]) -> Result<Vec<TcpListener>, StartError> {
+    listeners.iter().map(|listener| listener.try_clone().map_err(|error| StartError::Thread("client", error))).collect()
+}
+
+fn open(config: &Config, directory: &Directory) -> Result<Opened, StartError> {
+    let me = directory.me();
+    let replica = ReplicaId(me.id.0);
+    let protocol = Protocol::Raft;
+    let expected = Identity {
+        cluster: directory.cluster(),
+        node: me.id,
+        name: me.name.clone(),
+        incarnation: random(),
+        replicas: vec![(GROUP, protocol, replica)],
+    };
+    let mode = if config.unsafe_no_fsync { SyncMode::UnsafeNoFsync } else { SyncMode::Durable };
+    let mut data = DataDir::open_or_create(&config.data_dir, &expected, mode)?;
+    if data.is_fresh() && config.initial_cluster_state == ClusterState::Existing {
+        // An empty node that answers under an old member's id has forgotten that member's promises.
+        return Err(StartError::Config(format!(
+            "--initial-cluster-state existing, but {} holds no member's data: this version cannot add a member to a \
+             running cluster, and a member that lost its data must not come back under its old name",
+            config.data_dir.display()
+        )));
+    }
+    let options = EngineOptions { cache_bytes: config.cache_bytes, ..Default::default() };
+    let engine = LsmEngine::open(data.engine(), options)?;
+    let mark = match engine.persisted_mark()? {
+        Some(mark) => mark,
+        None => kernel::Mark { membership: initial_membership(directory), ..Default::default() },
+    };
+    let options = WalOptions { may_create: data.is_fresh(), ..Default::default() };
+    let (mut wal, log) = Wal::open(data.disk(), data.identity().wal(), options)?;
+    if let Some(torn) = log.torn() {
+        warn!(file = %torn.file, offset = torn.offset, "cut an unfinished write off the end of the log");
+    }
+    let recovered = log.group(&mut wal, GROUP, mark)?;
+    data.finish_creation()?;
+    let config = kernel::Config {
+        group: GROUP,
+        node: me.id,
+        replica,
+        protocol,
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        seed: random(),
+    };
+    Ok(Opened { engine: Arc::new(engine), wal, start: GroupStart { config, recovered }, directory: data })
+}
+
+fn initial_membership(directory: &Directory) -> Membership {
+    let members: Vec<Member> =
+        directory.members().iter().map(|member| Member { replica: ReplicaId(member.id.0), node: member.id }).collect();
+    Membership::initial(&members)
+}
+
+/// Seeds jitter and request ids; not for secrets. The standard library's hasher is seeded by the operating system.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// What clients see before the node's first turn.
+fn initial_status(opened: &Opened) -> kernel::Status {
+    let recovered = &opened.start.recovered;
+    kernel::Status {
+        role: kernel::Role::Follower,
+        ballot: recovered.promised,
+        leader: None,
+        last: recovered.last,
+        commit: recovered.mark.position.index,
+        applied: recovered.mark.position.index,
+        first: recovered.base.index.next(),
+        membership: recovered.mark.membership.clone(),
+        peers: Vec::new(),
+        removed: None,
+        suspicious: 0,
+    }
+}
+
+/// What the host's threads share.
+struct Host<'a> {
+    failure: &'a Arc<Failure>,
+    metrics: &'a Arc<Metrics>,
+    upkeep: &'a Arc<Upkeep>,
+    context: &'a Arc<Context>,
+}
+
+impl Host<'_> {
+    #[expect(clippy::too_many_arguments, reason = "called once; a struct would only repeat the names")]
+    fn start(
+        &self,
+        config: &Config,
+        directory: &Arc<Directory>,
+        opened: Opened,
+        node_sender: mpsc::UnboundedSender<Event>,
+        events: mpsc::UnboundedReceiver<Event>,
+        lanes: &[mpsc::UnboundedSender<AnswerBatch>],
+        peer_listeners: Vec<TcpListener>,
+    ) -> Result<Vec<JoinHandle<()>>, StartError> {
+        let Opened { engine, wal, start, directory: data } = opened;
+        let engines = BTreeMap::from([(GROUP, Arc::clone(&engine))]);
+        let (wal_jobs, wal_receiver) = std_mpsc::channel();
+        let (apply_jobs, apply_receiver) = std_mpsc::channel();
+        let (io_jobs, io_receiver) = std_mpsc::channel();
+        let first_lsn = wal.next_lsn();
+        let reader = wal.reader();
+        let mut threads = Vec::new();
+
+        let (sender, metrics) = (node_sender.clone(), Arc::clone(self.metrics));
+        threads.push(self.spawn("wal", move || wal_thread::run(wal, &wal_receiver, &sender, &metrics))?);
+
+        let apply = ApplyThread {
+            engines: engines.clone(),
+            node: node_sender.clone(),
+            outbox: Outbox::new(lanes),
+            metrics: Arc::clone(self.metrics),
+            upkeep: Arc::clone(self.upkeep),
+        };
+        threads.push(self.spawn("apply", move || apply.run(&apply_receiver))?);
+
+        let io = IoThread::new(engines.clone(), reader, node_sender.clone(), apply_jobs.clone());
+        threads.push(self.spawn("io", move || {
+            // The lock on the data directory is held as long as anything works in it.
+            let _data = data;
+            io.run(&io_receiver)
+        })?);
+
+        let upkeep = Arc::clone(self.upkeep);
+        threads.push(self.spawn("maintenance", move || maintenance::run(&upkeep, &engines, &node_sender))?);
+
+        let node_config = NodeConfig {
+            id: directory.me().id,
+            seed: random(),
+            request_timeout: Duration::from_secs(5) + 2 * config.election_timeout,
+            apply_backlog_max: limits::APPLY_BACKLOG_ENTRIES_MAX,
+            log_retained_bytes: limits::LOG_RETAINED_BYTES,
+        };
+        let protocol = start.config.protocol.id();
+        let node = Node::new(node_config, vec![start], first_lsn, clock::now())?;
+        let (directory, metrics, stop) = (Arc::clone(directory), Arc::clone(self.metrics), self.failure.watch());
+        let standing = Arc::clone(&self.context.standing);
+        let outbox = Outbox::new(lanes);
+        let runtime = runtime("node", 1)?;
+        threads.push(self.spawn("node", move || {
+            tokio::task::LocalSet::new().block_on(&runtime, async move {
+                let listeners = to_async(peer_listeners)?;
+                let inbox = Rc::<Inbox>::default();
+                let transport =
+                    Transport::start(directory, protocol, listeners, Rc::clone(&inbox), Arc::clone(&metrics));
+                NodeThread {
+                    node,
+                    events,
+                    inbox,
+                    transport,
+                    wal: wal_jobs,
+                    apply: apply_jobs,
+                    io: io_jobs,
+                    outbox,
+                    standing,
+                    metrics,
+                    stop,
+                }
+                .run()
+                .await;
+                Ok(())
+            })
+        })?);
+        Ok(threads)
+    }
+
+    /// Runs `work` on a named thread; a fault, or a panic, stops the node.
+    fn spawn(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<(), Fault> + Send + 'static,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let failure = Arc::clone(self.failure);
+        std::thread::Builder::new()
+            .name(format!("sinew-{name}"))
+            .spawn(move || match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => failure.fail(name, fault),
+                Err(_) => failure.fail(name, Fault::Refused(format!("a bug: the {name} thread panicked, see the log"))),
+            })
+            .map_err(|error| StartError::Thread(name, error))
+    }
+}
+
+/// What one client thread needs.
+struct ClientThread {
+    gateway: Gateway,
+    batches: mpsc::UnboundedReceiver<AnswerBatch>,
+    listeners: Vec<TcpListener>,
+    connections: Arc<AtomicUsize>,
+    streams_max: u32,
+    stop: watch::Receiver<bool>,
+}
+
+fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle<()>, StartError> {
+    // The blocking threads serve large reads; more than may run at a time would only wait.
+    let runtime = runtime("client", 8)?;
+    std::thread::Builder::new()
+        .name(format!("sinew-client-{number}"))
+        .spawn(move || {
+            runtime.block_on(async move {
+                tokio::spawn(Arc::clone(&thread.gateway.lane).deliver(thread.batches));
+                let services = Arc::new(Services::new(thread.gateway));
+                let mut serving = tokio::task::JoinSet::new();
+                let listeners = match to_async(thread.listeners) {
+                    Ok(listeners) => listeners,
+                    Err(fault) => return warn!(%fault, "a client thread cannot serve"),
+                };
+                for listener in listeners {
+                    serving.spawn(clients::serve(
+                        Arc::clone(&services),
+                        listener,
+                        Arc::clone(&thread.connections),
+                        thread.streams_max,
+                        thread.stop.clone(),
+                    ));
+                }
+                serving.join_all().await;
+            });
+        })
+        .map_err(|error| StartError::Thread("client", error))
+}
+
+fn runtime(name: &'static str, blocking_threads: usize) -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(blocking_threads)
+        .thread_name(format!("sinew-{name}-blocking"))
+        .build()
+        .map_err(|error| StartError::Thread(name, error))
+}
+
+fn to_async(listeners: Vec<TcpListener>) -> Result<Vec<tokio::net::TcpListener>, Fault> {
+    listeners
+        .into_iter()
+        .map(|listener| {
+            tokio::net::TcpListener::from_std(listener).map_err(|error| Fault::Io {
+                operation: "listen",
+                path: String::from("socket"),
+                cause: error.to_string(),
+            })
+        })
+        .collect()
+}
