@@ -145,6 +145,12 @@ impl MemDisk {
         state.power_off_after = Some(state.operations + operations);
     }
 
+    /// Whether the power is off.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.lock().check_power("look at", "").is_err()
+    }
+
     /// Plants a fault on the `nth` write from now; 0 is the next one.
     pub fn fault_write(&self, nth: u64, fault: WriteFault) {
         let mut state = self.lock();

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! magic u32 | header crc u32 | body crc u32 | body length u32 | sequence u64 | flush u64 | lsn u64
-//! | oldest segment u64 | flags u8 | zeros to 64 bytes | records ... | zeros to the next block
+//! | oldest segment u64 | flags u8 | segment u32 | offset u32 | zeros to 64 bytes | records ... | zeros to the next block
 //! ```
+//! The address stands in the header, too, so that a frame that a drive wrote to the wrong place is recognized there: it
+//! may be the only trace of the flush it belonged to.
+//!
 //! `sequence` counts frames without a gap over all segments. `flush` counts calls of fsync: the log writes nothing of
 //! flush n + 1 before flush n is durable. That is what tells a torn tail from damage: an unreadable place followed by a
 //! frame of a later flush was durable once. `MORE` marks a frame whose flush continues in the next frame; a flush
@@ -19,7 +22,7 @@ pub(crate) const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const MAGIC: u32 = 0x314C_5753; // "SWL1"
 const FLAG_MORE: u8 = 1;
-const FIELDS_BYTES: usize = 49;
+const FIELDS_BYTES: usize = 57;
 
 /// The fields of a frame's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,19 +52,35 @@ impl FrameHeader {
         out[32..40].copy_from_slice(&self.lsn.to_le_bytes());
         out[40..48].copy_from_slice(&self.oldest.to_le_bytes());
         out[48] = if self.more { FLAG_MORE } else { 0 };
+        out[49..53].copy_from_slice(&(address.segment as u32).to_le_bytes());
+        out[53..57].copy_from_slice(&(address.offset as u32).to_le_bytes());
         let crc = address.checksum(&out[8..FIELDS_BYTES]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// The header at the start of `bytes`, if those were written as one at `address`.
     pub(crate) fn read(bytes: &[u8], address: Address) -> Option<Self> {
+        match Self::find(bytes, address)? {
+            (header, offset) if u64::from(offset) == address.offset => Some(header),
+            _ => None,
+        }
+    }
+
+    /// The header at the start of `bytes`, which stand at `address`, if those were written as one anywhere in the same
+    /// segment; with the offset it was meant for.
+    pub(crate) fn find(bytes: &[u8], address: Address) -> Option<(Self, u32)> {
         let bytes = bytes.get(..FRAME_HEADER_BYTES)?;
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        if word(0) != MAGIC || word(4) != address.checksum(&bytes[8..FIELDS_BYTES]) || bytes[48] > FLAG_MORE {
+        let meant = Address { offset: u64::from(word(53)), ..address };
+        if word(0) != MAGIC
+            || u64::from(word(49)) != address.segment
+            || word(4) != meant.checksum(&bytes[8..FIELDS_BYTES])
+            || bytes[48] > FLAG_MORE
+        {
             return None;
         }
-        Some(Self {
+        let header = Self {
             body_crc: word(8),
             body: word(12),
             sequence: long(16),
@@ -69,7 +88,8 @@ impl FrameHeader {
             lsn: long(32),
             oldest: long(40),
             more: bytes[48] == FLAG_MORE,
-        })
+        };
+        Some((header, word(53)))
     }
 
     /// Bytes the frame takes in the segment, padding included.
@@ -95,6 +115,8 @@ mod tests {
         header.write(&mut bytes, place);
         assert_eq!(FrameHeader::read(&bytes, place), Some(header));
         assert_eq!(FrameHeader::read(&bytes, place.plus(4096)), None);
+        assert_eq!(FrameHeader::find(&bytes, place.plus(4096)), Some((header, 4096)));
+        assert_eq!(FrameHeader::find(&bytes, Address { segment: 3, ..place }), None);
         assert_eq!(header.span(), 8192);
         for bit in 0..FIELDS_BYTES * 8 {
             let mut damaged = bytes;

@@ -16,6 +16,7 @@ use kernel::Entry;
 
 use super::Wal;
 use super::index::LogIndex;
+use super::planted::{self, Bug};
 use super::reader::Loaded;
 use super::record::Change;
 use super::segment::{DIR, FIRST_FRAME, Segment, segment_name, spare_name, write_header};
@@ -29,6 +30,9 @@ const STEP_ENTRIES: usize = 1024;
 const SEGMENTS_BEFORE_REWRITE: usize = 4;
 /// With more segments than this even a well-filled oldest segment is rewritten, if most of the log is garbage.
 const SEGMENTS_BEFORE_CLEANING: usize = 8;
+
+/// Complete files kept for reuse.
+const SPARES_MAX: usize = 3;
 
 /// How much room the log has ahead.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -134,7 +138,9 @@ impl Wal {
             self.prepare_next()?;
             return Ok(true);
         }
-        if self.spares.next.is_none() || self.spares.ready.is_empty() {
+        // Segments that are about to come free are cheaper than new files.
+        let soon = self.spares.next.is_some() && !self.spares.leaving.is_empty();
+        if (self.spares.next.is_none() || self.spares.ready.is_empty()) && !soon {
             match self.fill_spare(STEP_BYTES) {
                 Ok(()) => {
                     self.spares.full = None;
@@ -227,7 +233,7 @@ impl Wal {
         let segment = self.spares.leaving.remove(0);
         let name = segment_name(segment.number);
         let size = segment.file.size()?;
-        let wanted = self.spares.ready.is_empty() || self.spares.next.is_none();
+        let wanted = self.spares.ready.len() < SPARES_MAX;
         match Arc::into_inner(segment) {
             Some(segment) if wanted && size == self.options.segment_bytes => {
                 self.spares.counter += 1;
@@ -235,7 +241,9 @@ impl Wal {
                 self.disk.rename(&name, &spare)?;
                 // The name must be gone before the contents change, or a crash could leave a numbered segment with
                 // the header of another.
-                self.disk.sync_dir(DIR)?;
+                if !planted::is(Bug::NoDirectorySync) {
+                    self.disk.sync_dir(DIR)?;
+                }
                 self.spares.add_ready(spare, segment.file, size);
                 self.spares.full = None;
                 if self.spares.next.is_some() { self.drop_filling() } else { Ok(()) }
@@ -272,7 +280,9 @@ impl Wal {
         if live > 0 && !self.rewrite_entries(oldest)? {
             return Ok(true);
         }
-        self.rewrite_states(oldest)?;
+        if !planted::is(Bug::NothingKept) {
+            self.rewrite_states(oldest)?;
+        }
         self.counters.oldest = segment.number + 1;
         self.spares.leaving.push(segment);
         Ok(true)

@@ -50,12 +50,16 @@ impl WalReader {
         let mut entries = Vec::with_capacity(pieces.len());
         let mut rest = pieces.as_slice();
         while let Some(first) = rest.first() {
-            let run = rest.iter().take_while(|piece| {
-                piece.segment.number == first.segment.number
-                    && piece.at.offset >= first.at.offset
-                    && u64::from(piece.at.offset + piece.at.len - first.at.offset) <= READ_BYTES_MAX
-            });
-            let run = run.count().max(1);
+            // Overwritten and rewritten entries may stand before their predecessors.
+            let mut end = first.at.offset;
+            let follows = |piece: &&Piece| {
+                let fits = piece.segment.number == first.segment.number
+                    && piece.at.offset >= end
+                    && u64::from(piece.at.offset + piece.at.len - first.at.offset) <= READ_BYTES_MAX;
+                end = piece.at.offset + piece.at.len;
+                fits
+            };
+            let run = rest.iter().take_while(follows).count().max(1);
             self.read_run(group, &rest[..run], &mut entries)?;
             rest = &rest[run..];
         }

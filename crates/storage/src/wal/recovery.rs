@@ -20,6 +20,7 @@ use kernel::{Mark, Recovered};
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use super::gc::Spares;
 use super::index::{Location, LogIndex};
+use super::planted::{self, Bug};
 use super::reader::Loaded;
 use super::record::{Change, damaged, decode_record};
 use super::segment::{
@@ -202,7 +203,8 @@ struct Scan {
     pending: Vec<(GroupId, Change, Location)>,
     /// Where that flush starts.
     pending_from: Option<Place>,
-    /// The last complete flush ends here.
+    /// The last complete flush starts and ends here.
+    start: Place,
     end: Place,
     /// The counters as they were there.
     sequence: u64,
@@ -223,6 +225,7 @@ impl Scan {
             oldest: 0,
             pending: Vec::new(),
             pending_from: None,
+            start: Place { segment: 0, offset: FIRST_FRAME },
             end: Place { segment: 0, offset: FIRST_FRAME },
             sequence: 1,
             flush: 1,
@@ -318,7 +321,7 @@ impl Scan {
                 .apply(group, &change, location)
                 .map_err(|detail| damaged(&segment.place(&*self.disk), u64::from(location.offset), &detail))?;
         }
-        self.pending_from = None;
+        self.start = self.pending_from.take().unwrap_or(self.end);
         self.end = Place { segment: position, offset: offset + header.span() };
         (self.lsn, self.oldest) = (header.lsn, header.oldest);
         (self.sequence, self.flush) = (header.sequence + 1, header.flush + 1);
@@ -339,10 +342,11 @@ impl Scan {
         let sequence = self.last.map(|last| last.sequence + 1);
         let mut at = offset;
         while at < window.size {
-            if let Some(header) = window.header(at)? {
+            if let Some((header, meant)) = window.find(at)? {
                 // The first frame of a segment is written when everything before it is durable.
-                let skips = position > 0 && at == FIRST_FRAME && sequence.is_some_and(|next| header.sequence != next);
-                if header.flush > expected || skips {
+                let opens = position > 0 && at == FIRST_FRAME && u64::from(meant) == at;
+                let skips = opens && sequence.is_some_and(|next| header.sequence != next);
+                if (header.flush > expected || skips) && !planted::is(Bug::DamageIsTail) {
                     let place = window.segment.place(&*self.disk);
                     let (segment, hole) = match &self.stop {
                         Some((segment, hole)) if offset == FIRST_FRAME => (&**segment, *hole),
@@ -406,6 +410,12 @@ impl<'a> Window<'a> {
         Ok(header.filter(|header| offset + header.span() <= self.size))
     }
 
+    /// A frame header at `offset`, with the offset it was meant for.
+    fn find(&mut self, offset: u64) -> Result<Option<(FrameHeader, u32)>, Fault> {
+        let bytes = self.get(offset, FRAME_HEADER_BYTES as u64)?;
+        Ok(FrameHeader::find(&bytes, self.segment.address(offset)))
+    }
+
     /// The records of a frame, if its body is what was written.
     fn body(&mut self, offset: u64, header: &FrameHeader) -> Result<Option<Bytes>, Fault> {
         let body = self.get(offset + FRAME_HEADER_BYTES as u64, u64::from(header.body))?;
@@ -422,16 +432,17 @@ fn finish(
     scan: Scan,
     spare_numbers: &[u64],
 ) -> Result<(Wal, RecoveredLog), Fault> {
-    let Scan { mut index, end, sequence, flush, lsn, oldest, .. } = scan;
+    let Scan { mut index, start, end, sequence, flush, lsn, oldest, .. } = scan;
     let oldest = oldest.max(segments.first().map_or(1, |(segment, _)| segment.number));
     let mut wiped = false;
-    for (position, (segment, size)) in segments.iter().enumerate().skip(end.segment) {
+    // From the back: what is wiped and what is left always looks like a flush that was interrupted, even if this is.
+    for (position, (segment, size)) in segments.iter().enumerate().skip(end.segment).rev() {
         let from = if position == end.segment { end.offset } else { FIRST_FRAME };
         wiped |= wipe(segment, *size, from)?;
     }
     let (active, active_size) = &segments[end.segment];
-    // What was read may still be in the page cache only: a process that died left it there.
-    active.file.sync_data()?;
+    let from = if start.segment == end.segment { start.offset } else { FIRST_FRAME };
+    rewrite(active, from, end.offset)?;
     disk.sync_dir(DIR)?;
     let torn = wiped.then(|| TornTail { file: active.place(&*disk), offset: end.offset });
     let active_number = u32::try_from(active.number).expect("checked when opened");
@@ -456,15 +467,33 @@ fn finish(
     Ok((wal, RecoveredLog { groups, torn }))
 }
 
+/// Makes the last flush durable, which a process that died may have left in the page cache only. Its bytes are written
+/// again first: if its sync had failed, the cache holds them as clean and a sync alone would do nothing. Earlier flushes
+/// were synced, or the last one would not be there. Equal bytes cannot tear.
+fn rewrite(segment: &Arc<Segment>, from: u64, until: u64) -> Result<(), Fault> {
+    let mut at = from;
+    while at < until {
+        let mut bytes = vec![0; (until - at).min(WINDOW_BYTES) as usize];
+        segment.file.read_at(at, &mut bytes)?;
+        segment.file.write_at(at, &bytes)?;
+        at += bytes.len() as u64;
+    }
+    segment.file.sync_data()
+}
+
 /// Clears every frame header of this segment from `from` on. Leftovers of the file's earlier lives do not verify and
 /// stay. Answers whether there were any.
 fn wipe(segment: &Arc<Segment>, size: u64, from: u64) -> Result<bool, Fault> {
     let mut found = Vec::new();
     let mut window = Window::new(segment, size);
+    // Sizes are multiples of the block.
     for at in (from..size).step_by(BLOCK_BYTES) {
-        if window.header(at)?.is_some() {
+        if window.find(at)?.is_some() {
             found.push(at);
         }
+    }
+    if planted::is(Bug::TailNotWiped) {
+        return Ok(false);
     }
     for at in &found {
         segment.file.write_at(*at, &[0; BLOCK_BYTES])?;

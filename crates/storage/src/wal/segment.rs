@@ -140,7 +140,7 @@ pub(crate) fn open_segment(disk: &dyn Disk, identity: WalIdentity, number: u64) 
     if long(40) != number {
         return Err(damaged(&place, 0, &format!("the file is segment {}, not {number}", long(40))));
     }
-    if long(48) != size {
+    if long(48) != size || !size.is_multiple_of(BLOCK_BYTES as u64) {
         return Err(damaged(&place, 0, &format!("the file has {size} bytes, it was made with {}", long(48))));
     }
     Ok((Segment { number, file, incarnation: identity.incarnation }, size))
