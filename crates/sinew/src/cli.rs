@@ -24,11 +24,15 @@ Try it:
 Run it:
   sinew serve --name one --data-dir /var/lib/sinew
 
-Any etcd client works unchanged. The verbs put, get, del, txn, compaction, endpoint, member and version are
-etcdctl's; they also work as `sinew ctl VERB`, and when the program is called by the name etcdctl.
+Any etcd client works unchanged. The verbs put, get, del, txn, compaction,
+endpoint, member and version are etcdctl's; they also work as `sinew ctl VERB`,
+and when the program is called by the name etcdctl.
 
-Exit codes: 0 done; 1 the cluster refused or could not be asked, or the server failed; 2 wrong usage;
-130 stopped by a second interrupt.";
+Exit codes:
+  0    done
+  1    the cluster refused or could not be asked, or the server failed
+  2    wrong usage
+  130  stopped by a second interrupt";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -108,9 +112,15 @@ pub(crate) fn parse(
 fn command() -> Command {
     let mut command = Cli::command();
     for name in verbs().into_iter().chain(["ctl".to_owned(), "status".to_owned()]) {
-        command = command.mut_subcommand(name, |verb| go_style(Globals::augment_args(verb)));
+        command = command.mut_subcommand(name, with_globals);
     }
     command.mut_subcommand("serve", |serve| go_style(crate::serve::with_compatibility(serve)))
+}
+
+/// Adds the flags of all client verbs, and keeps what the verb says about itself.
+fn with_globals(verb: Command) -> Command {
+    let about = verb.get_about().cloned().unwrap_or_default();
+    go_style(Globals::augment_args(verb)).about(about).long_about(None)
 }
 
 fn verbs() -> Vec<String> {
@@ -196,6 +206,21 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn help_says_what_each_verb_does() {
+        let overview = command().render_help().to_string();
+        for about in ["Write a key", "Read a key", "Delete a key", "Compare, then act", "under one roof", "Measure"] {
+            assert!(overview.contains(about), "{about}: {overview}");
+        }
+        let mut command = command();
+        command.build();
+        let get = command.find_subcommand_mut("get").expect("exists").render_long_help().to_string();
+        assert!(
+            get.starts_with("Read a key") && get.contains("--endpoints") && get.contains("sinew get color"),
+            "{get}"
+        );
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_535 - 2 * i64::from(NODES_MAX)))]
     base_port: Option<u16>,
     /// debug, info, warn or error
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
     log_level: String,
 }
 

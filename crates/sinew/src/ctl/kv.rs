@@ -19,7 +19,8 @@ const FROM_KEY: &[u8] = b"\0";
 #[derive(Debug, Args)]
 #[command(
     override_usage = "sinew put [OPTIONS] <KEY> [VALUE]",
-    after_help = "Without VALUE the value is read from standard input. Write -- before a value that starts with '-'.
+    after_help = "Without VALUE the value is read from standard input. Write -- before a value that
+starts with '-'.
 
 Examples:
   sinew put color blue

@@ -27,16 +27,15 @@ use crate::quote::unquote;
 
 /// Arguments of `txn`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = r#"Three sections, each ended by an empty line: conditions, what to do if all hold, what to do otherwise.
+#[command(after_help = r#"Three sections, each ended by an empty line: conditions, what to do if all
+hold, what to do otherwise.
 
   condition   TARGET("KEY") OP "NUMBER OR VALUE"
               TARGET is value, version, create, mod or lease; OP is =, !=, < or >
   operation   put KEY "VALUE", get KEY or del KEY, with the flags they have on the command line
 
 Example: create a key unless it is there, and read it if it is
-  printf 'create("color") = "0"\n\nput color blue\n\nget color\n\n' | sinew txn"#
-)]
+  printf 'create("color") = "0"\n\nput color blue\n\nget color\n\n' | sinew txn"#)]
 pub(crate) struct TxnArgs {
     /// Ask for each section
     #[arg(long, short = 'i')]

@@ -8,9 +8,10 @@ use clap::Args;
 /// Flags of `sinew serve`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Every flag can come from the environment: --data-dir from SINEW_DATA_DIR or ETCD_DATA_DIR. The command line wins over
-SINEW_, which wins over ETCD_. All other etcd flags are accepted: with a warning if they have no effect here, with an
-error if leaving them out would change what you asked for.
+Every flag can come from the environment: --data-dir from SINEW_DATA_DIR or
+ETCD_DATA_DIR. The command line wins over SINEW_, which wins over ETCD_. etcd's
+other flags are known, too: one without effect here gives a warning, one whose
+loss would change what you asked for an error.
 
 Examples:
   sinew serve
@@ -20,10 +21,15 @@ Examples:
     --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://10.0.0.1:2379 \\
     --listen-peer-urls http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380 \\
     --initial-cluster one=http://10.0.0.1:2380,two=http://10.0.0.2:2380,three=http://10.0.0.3:2380
-      the first member of three; the other two are started the same way with their own names and addresses
+      the first of three; the others get their own names and addresses
 
 SIGINT or SIGTERM hands leadership over and stops; a second one exits at once.
-Exit codes: 0 stopped by a signal; 1 could not start, or failed while running; 2 wrong usage; 130 second signal.")]
+
+Exit codes:
+  0    stopped by a signal
+  1    could not start, or failed while running
+  2    wrong usage
+  130  second signal")]
 pub(crate) struct ServeFlags {
     /// Name of this member, unique in the cluster
     #[arg(long, default_value = "default")]
