@@ -101,7 +101,7 @@ async fn read_past(history: &History, node: &Client) -> Vec<(i64, Stored)> {
         if past.len() == PAST_READS_MAX {
             break;
         }
-        let request = client::get_request(&write.key);
+        let request = get_request(&write.key);
         let request = api::etcdserverpb::RangeRequest { revision, ..request };
         let answer = node.range(request).await.expect("a read of the past");
         past.extend(answer.kvs.iter().map(|pair| (revision, Stored::from(pair))));
