@@ -1,7 +1,7 @@
 //! `cargo xtask codegen`: turns `proto/**` into `crates/api/src/gen/`.
 //!
-//! The result is committed, so that a user's build needs neither protoc nor a generator. Invariant: what is committed is
-//! exactly what this file would write now; the test at the end holds it to that.
+//! The result is committed, so that a user's build needs neither protoc nor a generator. Invariant: what is committed
+//! is exactly what this file would write now; the test at the end holds it to that.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

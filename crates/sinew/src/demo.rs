@@ -20,6 +20,8 @@ use crate::signals::Signals;
 const NODES_MAX: u16 = 9;
 /// First port tried.
 const BASE_PORT: u16 = 2379;
+/// Highest `--base-port`: two ports for each member must follow.
+const BASE_PORT_MAX: i64 = 65_535 - 2 * NODES_MAX as i64;
 /// Cached data per member, in bytes: several members share one machine.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -37,7 +39,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Use this port and the ones after it, two for each member [default: 2379, or free ones if taken]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_535 - 2 * i64::from(NODES_MAX)))]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=BASE_PORT_MAX))]
     base_port: Option<u16>,
     /// debug, info, warn or error
     #[arg(long, value_name = "LEVEL", default_value = "error")]
@@ -192,8 +194,9 @@ fn welcome(ports: &[Ports], place: &Place, arguments: &DemoArgs) -> Result<(), F
     }
     let fate = if arguments.data_dir.is_some() { "kept" } else { "gone after Ctrl-C" };
     text.push_str(&format!(
-        "\nData: {} ({fate})\n\nIn another terminal:\n\n  export ETCDCTL_ENDPOINTS={endpoints}\n  sinew put greeting hello\n  \
-         sinew get greeting\n  printf 'create(\"color\") = \"0\"\\n\\nput color blue\\n\\nget color\\n\\n' | sinew txn\n  \
+        "\nData: {} ({fate})\n\nIn another terminal:\n\n  export ETCDCTL_ENDPOINTS={endpoints}\n  \
+         sinew put greeting hello\n  sinew get greeting\n  \
+         printf 'create(\"color\") = \"0\"\\n\\nput color blue\\n\\nget color\\n\\n' | sinew txn\n  \
          sinew status\n  sinew bench --endpoints {endpoints}\n\nCtrl-C stops it.",
         place.path().display()
     ));

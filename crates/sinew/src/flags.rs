@@ -72,8 +72,8 @@ pub(crate) fn go_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Inserts `--flag=value` at position `at` of `arguments` for every long flag of `command` that stands in the
-/// environment under one of `prefixes` (the first that has it wins) and not in `arguments`. Returns the new arguments and
-/// the names of the variables used.
+/// environment under one of `prefixes` (the first that has it wins) and not in `arguments`. Returns the new arguments
+/// and the names of the variables used.
 pub(crate) fn with_environment(
     arguments: Vec<OsString>,
     at: usize,

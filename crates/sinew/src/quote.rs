@@ -49,8 +49,8 @@ fn is_printable(character: char) -> bool {
     character == '\'' || format!("a{character}").escape_debug().count() == 2
 }
 
-/// Reads a quoted text at the start of `input`: double quotes with escapes, or backquotes without. Returns the bytes and
-/// what follows the closing quote, or `None` if `input` does not start with a well-formed one.
+/// Reads a quoted text at the start of `input`: double quotes with escapes, or backquotes without. Returns the bytes
+/// and what follows the closing quote, or `None` if `input` does not start with a well-formed one.
 pub(crate) fn unquote(input: &str) -> Option<(Vec<u8>, &str)> {
     if let Some(raw) = input.strip_prefix('`') {
         let (text, rest) = raw.split_once('`')?;

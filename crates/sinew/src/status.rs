@@ -188,8 +188,8 @@ impl Report {
         let leader = self.leader().map_or_else(|| "nobody".to_owned(), |leader| self.name(leader));
         let term = self.statuses().map(|status| status.raft_term).max().unwrap_or(0);
         let mut text = format!(
-            "Cluster         {:x}\nAvailable       {available}\nCan still lose  {left}\nLeader          {leader}, term {term}\n\
-             Revision        {}\n",
+            "Cluster         {:x}\nAvailable       {available}\nCan still lose  {left}\n\
+             Leader          {leader}, term {term}\nRevision        {}\n",
             self.cluster,
             self.revision()
         );

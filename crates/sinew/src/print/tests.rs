@@ -196,7 +196,10 @@ fn json_format() {
         r#"{"key":"Yg==","create_revision":6,"mod_revision":6,"version":1,"value":"MQ=="}],"count":2}"#
     );
     check(&get(), Format::Json, &format!("{}{kvs}\n", head(8)));
-    let gone = r#","deleted":1,"prev_kvs":[{"key":"YQ==","create_revision":10,"mod_revision":13,"version":3,"value":"djI="}]}"#;
+    let gone = concat!(
+        r#","deleted":1,"prev_kvs":[{"key":"YQ==","create_revision":10,"mod_revision":13,"version":3,"#,
+        r#""value":"djI="}]}"#
+    );
     check(&delete(), Format::Json, &format!("{}{gone}\n", head(14)));
     let responses = concat!(
         r#","responses":[{"Response":{"response_put":{"header":{"revision":10}}}},"#,
