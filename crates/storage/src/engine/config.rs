@@ -60,6 +60,32 @@ pub(super) fn strategy() -> Arc<Leveled> {
     Arc::new(Leveled::default().with_l0_threshold(LEVEL0_RUNS).with_table_target_size(TABLE_BYTES))
 }
 
+/// Verifies the file that lists the tree's tables. The tree itself does not: it would be made anew, silently empty, if
+/// `current` were missing, and would believe a damaged list.
+///
+/// `current` holds the version's number (u64), the checksum of the file `v<number>` (XXH3, 128 bits) and the kind of
+/// checksum (u8, zero).
+pub(super) fn verify_version(path: &Path) -> Result<(), Fault> {
+    let read = |name: &str| {
+        let file = path.join(name);
+        std::fs::read(&file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => damaged(&file, "the file is missing"),
+            _ => crate::disk::io_fault("read", &file, &error),
+        })
+    };
+    let current = read("current")?;
+    let (number, checksum) = match current.as_slice() {
+        [fields @ .., 0] if fields.len() == 24 => fields.split_at(8),
+        _ => return Err(damaged(&path.join("current"), "the file does not name a version of the tree")),
+    };
+    let number = number.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    let name = format!("v{number}");
+    if xxhash_rust::xxh3::xxh3_128(&read(&name)?).to_le_bytes() != checksum {
+        return Err(damaged(&path.join(name), "the checksum of the list of tables does not match"));
+    }
+    Ok(())
+}
+
 /// Translates an error of the tree.
 pub(super) fn fault(operation: &'static str, path: &Path, error: &lsm_tree::Error) -> Fault {
     match error {

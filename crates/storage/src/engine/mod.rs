@@ -50,7 +50,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, memtable_bytes: 16 << 20, sealed_max: 2, compression: true }
+        Self { cache_bytes: 64 << 20, memtable_bytes: 8 << 20, sealed_max: 2, compression: true }
     }
 }
 
@@ -110,6 +110,7 @@ impl LsmEngine {
         let store = match number {
             Some(number) => Store::open(&root, number, options, &cache)?,
             None => {
+                pointer::write(&disk, 0)?;
                 let store = Store::create(&root, 1, options, &cache)?;
                 pointer::write(&disk, 1)?;
                 store

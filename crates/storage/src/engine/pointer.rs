@@ -4,8 +4,8 @@
 //! CURRENT   "sinew-engine 1 tree <number> crc <8 hex digits>\n"
 //! <number, 8 digits>/  the tree
 //! ```
-//! Whatever other tree there is was left by a crash between building a tree and switching to it, or between switching
-//! and removing the old one: it is removed.
+//! Number 0 means that the first tree is being made. Whatever other tree there is was left by a crash between building a
+//! tree and switching to it, or between switching and removing the old one: it is removed.
 
 use std::path::{Path, PathBuf};
 
@@ -27,11 +27,11 @@ fn contents(number: u64) -> String {
     format!("{text} crc {:08x}\n", crc32c::crc32c(text.as_bytes()))
 }
 
-/// The current tree; `None` if no engine was ever made here.
+/// The current tree; `None` if no engine was ever made here, or its making was interrupted.
 pub(super) fn read(disk: &OsDisk) -> Result<Option<u64>, Fault> {
     let path = disk.describe(FILE);
     if !disk.exists(FILE)? {
-        return match disk.list("")?.iter().find(|name| name.parse::<u64>().is_ok_and(|number| number > 1)) {
+        return match disk.list("")?.iter().find(|name| name.parse::<u64>().is_ok()) {
             Some(tree) => Err(damaged(Path::new(&path), &format!("the file is missing, but there is a tree {tree}"))),
             None => Ok(None),
         };
@@ -43,7 +43,7 @@ pub(super) fn read(disk: &OsDisk) -> Result<Option<u64>, Fault> {
         .and_then(|rest| rest.split(' ').next())
         .and_then(|number| number.parse().ok());
     match number {
-        Some(number) if contents(number).as_bytes() == found => Ok(Some(number)),
+        Some(number) if contents(number).as_bytes() == found => Ok(Some(number).filter(|number| *number > 0)),
         _ => Err(damaged(Path::new(&path), "the file does not name a tree of format 1")),
     }
 }
@@ -73,6 +73,8 @@ mod tests {
     fn every_damaged_pointer_is_refused() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let disk = OsDisk::new(dir.path(), SyncMode::Durable);
+        assert_eq!(read(&disk), Ok(None));
+        write(&disk, 0).expect("write");
         assert_eq!(read(&disk), Ok(None));
         write(&disk, 12).expect("write");
         assert_eq!(read(&disk), Ok(Some(12)));

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lsm_tree::{AbstractTree, Cache, InternalValue, SeqNo, SequenceNumberCounter, Slice, Tree, ValueType};
 use mvcc::engine::Batch;
 
-use super::config::{LEVEL0_RUNS, damaged, fault, open_tree, strategy};
+use super::config::{LEVEL0_RUNS, fault, open_tree, strategy, verify_version};
 use super::pointer::tree_path;
 use super::{EngineOptions, EngineStats, MARK_KEY, Pressure};
 use crate::disk::io_fault;
@@ -73,10 +73,7 @@ impl Store {
     /// Opens a tree that must exist.
     pub(super) fn open(root: &Path, number: u64, options: EngineOptions, cache: &Arc<Cache>) -> Result<Self, Fault> {
         let path = tree_path(root, number);
-        // Without its version file the tree would be made anew, silently empty.
-        if !path.join("current").is_file() {
-            return Err(damaged(&path, "the tree's version file is missing"));
-        }
+        verify_version(&path)?;
         Self::new(root, number, options, cache)
     }
 

@@ -498,9 +498,8 @@ fn wipe(segment: &Arc<Segment>, size: u64, from: u64) -> Result<bool, Fault> {
     for at in &found {
         segment.file.write_at(*at, &[0; BLOCK_BYTES])?;
     }
-    if !found.is_empty() {
-        segment.file.sync_data()?;
-    }
+    // Even if nothing was found: an earlier start may have wiped it and died before its sync.
+    segment.file.sync_data()?;
     Ok(!found.is_empty())
 }
 
