@@ -118,3 +118,44 @@ fn replaces(message: &Message, earlier: &Message) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base::NodeId;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::entry::{Entry, EntryKind, Position};
+
+    fn entry(index: u64, round: u64) -> Entry {
+        let ballot = Ballot::new(round, NodeId(1));
+        Entry { index: Index(index), stamp: ballot, origin: ballot, kind: EntryKind::Command, payload: Bytes::new() }
+    }
+
+    /// Row 21 of the list of known bugs: entry 2 of ballot 1 is written, replaced by one of ballot 2, and comes back
+    /// under a third leader. The completion of the first write must not count for the third.
+    #[test]
+    fn a_completion_does_not_count_for_what_was_rewritten_since() {
+        let mut log = Log::new(Position::default());
+        let mut durable = Durability::new(Ballot::ZERO);
+        let mut messages = Vec::new();
+        let mut lsn = Lsn(0);
+        for (round, content) in [(1, 1), (2, 2), (3, 1)] {
+            if log.last() == Index(2) {
+                log.truncate(Index(2));
+                durable.rewritten(Index(2));
+            }
+            while log.last() < Index(2) {
+                log.push(entry(log.last().0 + 1, if log.last() == Index(0) { 1 } else { content }));
+            }
+            lsn = lsn.next();
+            durable.issue(lsn, Ballot::new(round, NodeId(1)), log.last(), Instant(0));
+        }
+        durable.complete(Lsn(1), &mut log, &mut messages);
+        assert_eq!(log.persisted(), Index(1), "entry 2 was rewritten twice since");
+        durable.complete(Lsn(2), &mut log, &mut messages);
+        assert_eq!(log.persisted(), Index(1));
+        durable.complete(Lsn(3), &mut log, &mut messages);
+        assert_eq!(log.persisted(), Index(2));
+    }
+}

@@ -10,6 +10,7 @@ use base::{Ballot, Index, Instant, ReplicaId};
 use bytes::Bytes;
 
 use crate::entry::{Entry, EntryKind, Position};
+use crate::log::Log;
 use crate::membership::marker_payload;
 use crate::message::Body;
 use crate::policy::LeaderPhase;
@@ -195,7 +196,7 @@ impl Replica {
                 self.maybe_hand_over();
             }
         } else {
-            peer.rejected(meeting_point(&self.log, reply.hint));
+            peer.rejected(meeting_point(&self.log, reply.hint), reply.confirm_seq);
         }
         self.complete_reads();
     }
@@ -260,10 +261,14 @@ impl Replica {
 }
 
 /// The last index at which the leader's log may agree with a follower whose log has `hint` (its stamp there is not
-/// above the leader's stamp at the refused place).
-fn meeting_point(log: &crate::log::Log, hint: Position) -> Index {
+/// above the leader's stamp at the refused place). Below the base of the log nothing can be compared any more: then the
+/// answer lies before the base, and a snapshot has to do.
+fn meeting_point(log: &Log, hint: Position) -> Index {
     let mut index = hint.index.min(log.last());
-    while index > log.base().index && log.stamp(index).is_some_and(|stamp| stamp > hint.stamp) {
+    while log.stamp(index).is_some_and(|stamp| stamp > hint.stamp) {
+        if index == log.base().index {
+            return index.prev();
+        }
         index = log.before_ballot_of(index);
     }
     index

@@ -322,3 +322,116 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base::NodeId;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entry::EntryKind;
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot::new(round, NodeId(1))
+    }
+
+    fn entry(index: u64, round: u64) -> Entry {
+        let payload = Bytes::from(vec![0; usize::try_from(index % 5).expect("small")]);
+        Entry { index: Index(index), stamp: ballot(round), origin: ballot(round), kind: EntryKind::Command, payload }
+    }
+
+    fn log(rounds: &[u64]) -> Log {
+        let mut log = Log::new(Position::default());
+        (1..).zip(rounds).for_each(|(index, round)| log.push(entry(index, *round)));
+        log.check();
+        log
+    }
+
+    #[test]
+    fn stamps_are_known_where_entries_are() {
+        let log = log(&[1, 1, 2, 5, 5]);
+        let stamps: Vec<_> = (0..=6).map(|index| log.stamp(Index(index)).map(|stamp| stamp.round)).collect();
+        assert_eq!(stamps, [Some(0), Some(1), Some(1), Some(2), Some(5), Some(5), None]);
+        let before: Vec<_> = (1..=5).map(|index| log.before_ballot_of(Index(index)).0).collect();
+        assert_eq!(before, [0, 0, 2, 3, 3]);
+    }
+
+    #[test]
+    fn an_overwritten_slot_keeps_its_suffix() {
+        let mut log = log(&[1, 1, 1, 1]);
+        log.persist_to(Index(4));
+        log.overwrite(entry(2, 7));
+        log.check();
+        let rounds: Vec<_> = log.iter_from(Index(1)).map(|entry| entry.stamp.round).collect();
+        assert_eq!(rounds, [1, 7, 1, 1]);
+        assert_eq!(log.persisted(), Index(1), "the new content of slot 2 is not durable");
+        log.overwrite(entry(3, 7));
+        log.overwrite(entry(4, 7));
+        log.check();
+        assert_eq!(log.before_ballot_of(Index(4)), Index(1), "equal neighbours are one run");
+    }
+
+    #[test]
+    fn a_damaged_recovery_is_refused() {
+        let base = Position { index: Index(3), stamp: ballot(1) };
+        let run = |first, round| (Index(first), ballot(round), ballot(round));
+        let recover = |runs: &[_], entries: &[Entry], last| Log::recover(base, runs, entries.to_vec(), Index(last));
+        assert!(recover(&[run(4, 1)], &[entry(6, 2), entry(7, 2)], 7).is_ok());
+        assert!(recover(&[], &[], 3).is_ok());
+        assert!(recover(&[run(4, 1)], &[], 9).is_ok());
+        assert!(recover(&[], &[entry(6, 2)], 6).is_err(), "4 and 5 are missing");
+        assert!(recover(&[run(5, 1)], &[entry(6, 2)], 6).is_err(), "4 is missing");
+        assert!(recover(&[run(4, 1)], &[entry(6, 2), entry(8, 2)], 8).is_err(), "7 is missing");
+        assert!(recover(&[run(4, 1)], &[entry(6, 2)], 7).is_err(), "ends early");
+        assert!(recover(&[run(4, 1), run(4, 2)], &[entry(6, 2)], 6).is_err(), "runs do not ascend");
+        assert!(recover(&[], &[entry(2, 1)], 2).is_err(), "below the base");
+        assert!(recover(&[], &[], 2).is_err(), "ends below the base");
+    }
+
+    proptest! {
+        /// Any sequence of operations leaves what a plain vector of entries would hold.
+        #[test]
+        fn agrees_with_a_plain_vector(operations in proptest::collection::vec((0u8..6, 1u64..40), 1..120)) {
+            let mut log = Log::new(Position::default());
+            let mut plain: Vec<Entry> = Vec::new();
+            let mut compacted = 0usize;
+            for (operation, argument) in operations {
+                let last = plain.len() as u64;
+                let chosen = argument.min(last);
+                match operation {
+                    0..=2 => {
+                        let next = entry(last + 1, argument / 4);
+                        log.push(next.clone());
+                        plain.push(next);
+                    }
+                    3 if chosen > log.applied().0 => {
+                        log.truncate(Index(chosen));
+                        plain.truncate(usize::try_from(chosen - 1).expect("small"));
+                    }
+                    4 if chosen > log.applied().0 => {
+                        log.overwrite(entry(chosen, argument));
+                        plain[usize::try_from(chosen - 1).expect("small")] = entry(chosen, argument);
+                    }
+                    5 if chosen > 0 => {
+                        log.persist_to(Index(last));
+                        log.apply_to(Index(chosen / 2));
+                        log.compact(Index(chosen / 3).min(log.applied()));
+                        compacted = usize::try_from(log.base().index.0).expect("small");
+                    }
+                    _ => {}
+                }
+                log.check();
+                prop_assert_eq!(log.last().0, plain.len() as u64);
+                let held: Vec<Entry> = log.iter_from(Index(0)).cloned().collect();
+                prop_assert_eq!(&held[..], &plain[compacted..]);
+                for entry in &plain[compacted..] {
+                    prop_assert_eq!(log.stamp(entry.index), Some(entry.stamp));
+                    prop_assert_eq!(log.origin(entry.index), Some(entry.origin));
+                }
+                let unapplied: usize = plain.iter().filter(|e| e.index > log.applied()).map(|e| e.payload.len()).sum();
+                prop_assert_eq!(log.unapplied_bytes(), unapplied);
+            }
+        }
+    }
+}

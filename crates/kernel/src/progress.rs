@@ -46,6 +46,8 @@ pub(crate) struct Progress {
     pub(crate) heartbeat_due: bool,
     /// An empty append must go out this turn for a read confirmation.
     pub(crate) confirm_due: bool,
+    /// Number of the append that probes.
+    pub(crate) probe_seq: u64,
     /// A load from the node's log is under way, from this index.
     pub(crate) loading: Option<Index>,
     /// Entries the load brought, starting at `next`.
@@ -66,6 +68,7 @@ impl Progress {
             commit_sent: Index(0),
             heartbeat_due: false,
             confirm_due: false,
+            probe_seq: 0,
             loading: None,
             loaded: VecDeque::new(),
             inflight: VecDeque::new(),
@@ -90,10 +93,13 @@ impl Progress {
         }
     }
 
-    /// Entries up to `last` with `bytes` of payload were sent.
-    pub(crate) fn sent(&mut self, last: Index, bytes: usize) {
+    /// Append `confirm_seq` with entries up to `last` and `bytes` of payload was sent.
+    pub(crate) fn sent(&mut self, last: Index, bytes: usize, confirm_seq: u64) {
         match self.mode {
-            Mode::Probe { .. } => self.mode = Mode::Probe { waiting: true },
+            Mode::Probe { .. } => {
+                self.mode = Mode::Probe { waiting: true };
+                self.probe_seq = confirm_seq;
+            }
             Mode::Replicate => {
                 self.inflight.push_back((last, bytes));
                 self.inflight_bytes += bytes;
@@ -119,9 +125,11 @@ impl Progress {
         news
     }
 
-    /// The follower refused an append; `hint` is the last index where the logs may meet.
-    pub(crate) fn rejected(&mut self, hint: Index) {
-        if self.mode == Mode::Snapshot {
+    /// The follower refused append `confirm_seq`; `hint` is the last index where the logs may meet. A refusal from before
+    /// the probe under way says nothing about that.
+    pub(crate) fn rejected(&mut self, hint: Index, confirm_seq: u64) {
+        let outdated = self.mode == (Mode::Probe { waiting: true }) && confirm_seq < self.probe_seq;
+        if self.mode == Mode::Snapshot || outdated {
             return;
         }
         let next = self.next.min(hint.next()).max(self.matched.next());

@@ -257,6 +257,12 @@ impl Replica {
         }
     }
 
+    /// How far the log is known to be decided.
+    #[must_use]
+    pub const fn commit_index(&self) -> Index {
+        self.commit
+    }
+
     /// The membership in effect: that of the last config entry in the log, committed or not.
     #[must_use]
     pub fn membership(&self) -> &Membership {

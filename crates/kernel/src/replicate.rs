@@ -183,7 +183,7 @@ impl Turn<'_> {
         self.messages.push(Message { to: id, body, ..self.template.clone() });
         peer.commit_sent = self.commit;
         if !is_heartbeat {
-            peer.sent(last, bytes);
+            peer.sent(last, bytes, *self.confirm_seq);
         }
     }
 }

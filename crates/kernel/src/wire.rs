@@ -398,3 +398,7 @@ fn put_position(out: &mut Vec<u8>, position: Position) {
 fn position(reader: &mut Reader) -> Result<Position, DecodeError> {
     Ok(Position { index: index(reader)?, stamp: ballot(reader)? })
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

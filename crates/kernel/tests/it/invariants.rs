@@ -98,7 +98,7 @@ impl Invariants {
                         Err(_) => self.counts.refused_reads += 1,
                     }
                 }
-                Event::SnapshotWanted(..) => {}
+                Event::SnapshotWanted(..) | Event::Wrote(..) | Event::Loaded(..) => {}
             }
         }
         for (number, host) in &world.hosts {

@@ -2,5 +2,7 @@
 
 mod disk;
 mod invariants;
+mod script;
+mod trace;
 mod walk;
 mod world;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use base::{GroupId, Index, Instant, Lsn, NodeId, ReplicaId, Synced};
-use kernel::{Committed, Config, Mark, Member, Membership, Message, Protocol, ReadDone, Ready, Replica, Role};
+use kernel::{
+    Committed, Config, LoadRequest, Mark, Member, Membership, Message, Protocol, ReadDone, Ready, Record, Replica, Role,
+};
 
 use crate::disk::{Disk, Machine};
 
@@ -35,6 +37,8 @@ pub(crate) enum Event {
     Committed(u64, Committed),
     Read(u64, ReadDone),
     SnapshotWanted(u64, u64),
+    Wrote(u64, Vec<Record>),
+    Loaded(u64, LoadRequest),
 }
 
 pub(crate) struct World {
@@ -174,6 +178,7 @@ impl World {
     fn perform(&mut self, number: u64, lsn: Lsn, ready: Ready) {
         let now = self.now;
         if !ready.records.is_empty() {
+            self.events.push(Event::Wrote(number, ready.records.clone()));
             self.host(number).disk.write(lsn, ready.records);
         }
         for message in ready.messages {
@@ -194,6 +199,7 @@ impl World {
             self.events.push(Event::SnapshotWanted(number, to.0));
         }
         for load in ready.loads {
+            self.events.push(Event::Loaded(number, load.clone()));
             let host = self.host(number);
             let entries = host.disk.written.log.range(load.from..load.until).map(|(_, entry)| entry.clone()).collect();
             host.replica.as_mut().expect("the replica runs").loaded(now, load.to, entries);
