@@ -23,6 +23,8 @@ impl Replica {
             let stamp = self.log.stamp(mark.index);
             assert!(stamp == Some(mark.stamp), "handed out {mark:?}, log has {stamp:?}");
         }
+        let applying: usize = self.applying.iter().map(|(_, bytes)| bytes).sum();
+        assert!(applying == self.applying_bytes, "{applying} bytes are being applied, counted {}", self.applying_bytes);
         self.check_role();
     }
 

@@ -32,6 +32,9 @@ mod replica;
 mod replicate;
 mod snapshot;
 
+#[cfg(test)]
+mod executor_tests;
+
 pub use config::{Config, Protocol};
 pub use entry::{Entry, EntryKind, Mark, Position};
 pub use membership::{Member, Membership};

@@ -14,6 +14,8 @@ use base::{Ballot, NodeId, ReplicaId};
 const APPLY_BYTES_MAX: usize = 4 * APPEND_BYTES_MAX;
 /// Payload bytes handed out and not yet applied, above which nothing more is handed out.
 const APPLYING_BYTES_MAX: usize = 4 * APPLY_BYTES_MAX;
+/// The same, in hand-outs.
+const APPLYING_BATCHES_MAX: usize = 4096;
 /// Entries in one hand-out.
 const APPLY_ENTRIES_MAX: usize = 16_384;
 
@@ -96,8 +98,8 @@ impl Replica {
     }
 
     fn may_hand_out(&self) -> bool {
-        let applying: usize = self.applying.iter().map(|(_, bytes)| bytes).sum();
-        self.commit > self.timeline.mark().position.index && applying < APPLYING_BYTES_MAX
+        let room = self.applying_bytes < APPLYING_BYTES_MAX && self.applying.len() < APPLYING_BATCHES_MAX;
+        self.commit > self.timeline.mark().position.index && room
     }
 
     /// Hands out decided entries, each once, and the mark after them.
@@ -121,6 +123,7 @@ impl Replica {
             ready.committed.push(Committed { entry: entry.clone(), effective });
         }
         self.applying.push_back((self.timeline.mark().position.index, bytes));
+        self.applying_bytes += bytes;
         ready.mark = Some(self.timeline.mark().clone());
         if let Some(before) = configs.first() {
             self.notice_removal(before);
@@ -148,7 +151,9 @@ impl Replica {
         let handed = self.timeline.mark().position.index;
         assert!(index <= handed, "applied {index} was not handed out: {handed}");
         self.log.apply_to(index);
-        while self.applying.pop_front_if(|(last, _)| *last <= index).is_some() {}
+        while let Some((_, bytes)) = self.applying.pop_front_if(|(last, _)| *last <= index) {
+            self.applying_bytes -= bytes;
+        }
         self.maybe_leave_joint();
     }
 }

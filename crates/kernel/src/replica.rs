@@ -42,6 +42,8 @@ pub struct Replica {
     pub(crate) timeline: Timeline,
     /// Batches handed out and not yet applied: last index and payload bytes.
     pub(crate) applying: VecDeque<(Index, usize)>,
+    /// Their payload bytes.
+    pub(crate) applying_bytes: usize,
     pub(crate) role: RoleState,
     /// Who leads `promised`, if that is known.
     pub(crate) leader: Option<ReplicaId>,
@@ -118,6 +120,7 @@ impl Replica {
             commit,
             timeline,
             applying: VecDeque::new(),
+            applying_bytes: 0,
             role: RoleState::Follower,
             leader: None,
             voted_for: None,

@@ -48,6 +48,7 @@ impl Replica {
         let before = self.timeline.at(self.commit).clone();
         self.commit = self.commit.max(position.index);
         self.applying.clear();
+        self.applying_bytes = 0;
         if keep_suffix {
             self.log.apply_to(position.index);
             self.log.compact(position.index);

@@ -138,7 +138,7 @@ impl Invariants {
         } else {
             let next = self.chosen.last_key_value().map_or(Index(1), |(index, _)| index.next());
             assert!(index == next, "I8: {index} decided after {next}");
-            let before = self.chosen.values().filter(|chosen| chosen.effective).next_back();
+            let before = self.chosen.values().rfind(|chosen| chosen.effective);
             assert!(
                 !new.effective || before.is_none_or(|b| b.origin <= origin),
                 "I8: origin {origin} after {before:?}"

@@ -319,6 +319,11 @@ impl World {
         self.now = end;
     }
 
+    /// What everyone that runs says of itself.
+    pub(crate) fn status(&self) -> Vec<kernel::Status> {
+        self.hosts.values().filter_map(|host| Some(host.replica.as_ref()?.status())).collect()
+    }
+
     /// Highest commit index of all.
     pub(crate) fn commit(&self) -> Index {
         let commits = self.hosts.values().filter_map(|host| Some(host.replica.as_ref()?.status().commit));
