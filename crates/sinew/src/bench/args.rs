@@ -39,6 +39,14 @@ const DURATION_WITH_TOTAL: Duration = Duration::from_secs(10 * 60);
 /// Most rounds of a comparison.
 const ROUNDS_MAX: u64 = 100;
 
+/// Command lines to start from.
+const EXAMPLES: &str = "\
+Examples:
+  sinew bench --endpoints 127.0.0.1:2379
+  sinew bench --workload put,get,stale-get,range,txn,cas,mixed --prefill
+  sinew bench --workload get --prefill --rate 2000 --clients 200
+  sinew bench --endpoints 127.0.0.1:2379 --compare-with 127.0.0.1:12379 --workload put,get --prefill";
+
 /// Put load on any server that speaks the etcd v3 API, and measure it
 ///
 /// By default 64 clients write random keys as fast as they are answered, for ten seconds ("closed loop"). With --rate
@@ -47,14 +55,8 @@ const ROUNDS_MAX: u64 = 100;
 ///
 /// The processor time and memory of servers on this machine are measured too. Keys stay in the store afterwards; they
 /// all begin with --prefix. Ends by itself; Ctrl-C ends it early with the figures so far.
-///
-/// Examples:
-///   sinew bench --endpoints 127.0.0.1:2379
-///   sinew bench --workload put,get,stale-get,range,txn,cas,mixed --prefill
-///   sinew bench --workload get --prefill --rate 2000 --clients 200
-///   sinew bench --endpoints 127.0.0.1:2379 --compare-with 127.0.0.1:12379 --workload put,get --prefill
 #[derive(Args, Clone, Debug)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct BenchArgs {
     /// Servers under load, host:port; connections are spread over them in turn
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2379", value_name = "HOST:PORT")]

@@ -273,13 +273,9 @@ fn headline(plan: &Plan) -> String {
         Some(total) => format!("{} operations or {:?}", grouped(total), drive.duration),
         None => format!("{:?}", drive.duration),
     };
-    line(
-        &mut text,
-        format_args!(
-            "{} clients on {} connections, {mode}, {until} after {:?} of warm-up",
-            drive.clients, plan.connections, plan.warmup
-        ),
-    );
+    let warmup = if plan.warmup.is_zero() { String::new() } else { format!(" after {:?} of warm-up", plan.warmup) };
+    let (clients, connections) = (drive.clients, plan.connections);
+    line(&mut text, format_args!("{clients} clients on {connections} connections, {mode}, {until}{warmup}"));
     line(
         &mut text,
         format_args!(

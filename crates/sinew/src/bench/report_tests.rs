@@ -101,7 +101,7 @@ fn the_page_tells_figures_errors_and_what_was_not_done() {
         "3.0 MiB in process 42",
         "get: 2 failed: Unavailable: no leader",
         "get: 3 reads found less",
-        "get: 4 operations were due but not sent",
+        "get: 4 operations were due but could not be sent",
         "Interrupted",
     ] {
         assert!(page.contains(part), "'{part}' is missing in\n{page}");

@@ -118,11 +118,13 @@ impl Side {
     /// What the report says about this side; memory as of now.
     pub(super) fn report(&self) -> SideReport {
         let servers = self.servers.resident_bytes();
+        let is_lost = servers.is_none() && self.unmeasured_because.is_none();
+        let lost = is_lost.then(|| "one of them ended during the run".to_owned());
         SideReport {
             name: self.name,
             endpoints: self.addresses(),
             servers: servers.map(|each| each.into_iter().map(|(pid, bytes)| (pid.0, bytes)).collect()),
-            unmeasured_because: self.unmeasured_because.clone(),
+            unmeasured_because: self.unmeasured_because.clone().or(lost),
         }
     }
 
