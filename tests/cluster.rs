@@ -44,18 +44,23 @@ pub(crate) fn serve() -> Command {
 
 /// A port nobody listens on.
 pub(crate) fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of `count` neighbouring ports nobody listens on; no other call of this run returns one of them.
+pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let width = PORTS.end - PORTS.start;
+    let width = PORTS.end - PORTS.start - count;
     // Runs side by side start at different places.
-    let start = (std::process::id().wrapping_mul(97) % u32::from(width)) as u16;
+    let start = std::process::id().wrapping_mul(97) % u32::from(width);
     for _ in 0..width {
-        let offset = (u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(width);
-        let port = PORTS.start + offset as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        let offset = (start + u32::from(NEXT.fetch_add(count, Ordering::Relaxed))) % u32::from(width);
+        let first = PORTS.start + offset as u16;
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
         }
     }
-    panic!("no free port in {PORTS:?}");
+    panic!("no {count} free ports in {PORTS:?}");
 }
 
 /// One member and how to start it.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PATIENCE;
-use crate::cluster::{Cluster, binary, free_port, is_reference};
+use crate::cluster::{Cluster, binary, free_port, free_ports, is_reference};
 use crate::run;
 
 /// Runs a client verb against `endpoints` with `input` on its standard input.
@@ -94,7 +94,7 @@ fn demo_says_where_it_listens_works_at_once_and_leaves_nothing_behind() {
     let scratch = folder.path().join("scratch");
     std::fs::create_dir(&scratch).expect("a folder");
     let mut command = Command::new(binary());
-    command.args(["demo", "--base-port", &six_free_ports().to_string()]).env("TMPDIR", &scratch);
+    command.args(["demo", "--base-port", &free_ports(6).to_string()]).env("TMPDIR", &scratch);
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a handle")).stderr(log);
     let mut demo = command.spawn().expect("the program starts");
     let said = || std::fs::read_to_string(&output).expect("output");
@@ -133,17 +133,6 @@ fn demo_says_where_it_listens_works_at_once_and_leaves_nothing_behind() {
     assert_eq!(status.and_then(|status| status.code()), Some(0), "after Ctrl-C, having said\n{}", said());
     let left = std::fs::read_dir(&scratch).expect("a folder").count();
     assert_eq!(left, 0, "the demo left its data behind");
-}
-
-/// The first of six neighbouring ports that are all free.
-fn six_free_ports() -> u16 {
-    loop {
-        let first = free_port();
-        let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (first..first + 6).all(free) {
-            return first;
-        }
-    }
 }
 
 /// Asks until there is an answer.
