@@ -243,7 +243,7 @@ impl Report {
             let unsent = grouped(measurement.unsent);
             line(
                 &mut text,
-                format_args!("{name}: {unsent} operations were due but not sent: all clients were waiting"),
+                format_args!("{name}: {unsent} operations were due but could not be sent before time was up"),
             );
         }
         text
