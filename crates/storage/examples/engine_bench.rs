@@ -53,16 +53,18 @@ fn load(engine: &LsmEngine, keys: u64, directory: &str) -> Result<String, Fault>
     let mut times = Vec::new();
     let done = AtomicBool::new(false);
     let started = Instant::now();
+    let done = &done;
     std::thread::scope(|scope| {
-        let upkeep = scope.spawn(|| -> Result<(), Fault> {
+        let repeat = |work: fn(&LsmEngine) -> Result<bool, Fault>| -> Result<(), Fault> {
             while !done.load(Ordering::Acquire) {
-                if !engine.maintain()? {
+                if !work(engine)? {
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }
             }
-            while engine.maintain()? {}
             Ok(())
-        });
+        };
+        let flusher = scope.spawn(move || repeat(LsmEngine::flush_sealed));
+        let compactor = scope.spawn(move || repeat(LsmEngine::compact));
         let total = keys + keys / 10;
         for batch in 0..total / BATCH {
             let mut rows = Vec::with_capacity(2 * BATCH as usize + 1);
@@ -103,7 +105,8 @@ fn load(engine: &LsmEngine, keys: u64, directory: &str) -> Result<String, Fault>
         }
         let wrote = started.elapsed().as_secs_f64();
         done.store(true, Ordering::Release);
-        upkeep.join().expect("the upkeep thread does not panic")?;
+        flusher.join().expect("the thread does not panic")?;
+        compactor.join().expect("the thread does not panic")?;
         engine.flush_all()?;
         while engine.maintain()? {}
         times.sort();

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  write ─► memtable ─(full)─► sealed memtables ─ flush ─► tables, level 0 ─ compaction ─► levels 1..6
-//!                               └──── both run by the caller's thread, in `maintain` ────┘
+//!                               └──────── both run by the caller's threads ────────┘
 //! ```
 //! - `store`: one tree: batches, visibility, flush, compaction. `config`: the tree's memory and shape.
 //! - `view`: snapshots. `pointer`: which directory is the current tree. `builder`: a second tree, for a snapshot that
@@ -50,7 +50,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, memtable_bytes: 8 << 20, sealed_max: 2, compression: true }
+        Self { cache_bytes: 64 << 20, memtable_bytes: 16 << 20, sealed_max: 2, compression: false }
     }
 }
 
@@ -82,7 +82,8 @@ pub struct EngineStats {
     pub views: u64,
 }
 
-/// The engine. Writes come from one thread at a time, [`LsmEngine::maintain`] from another, reads from any.
+/// The engine. Writes come from one thread at a time, [`LsmEngine::flush_sealed`] and [`LsmEngine::compact`] best from
+/// one other thread each, reads from any.
 pub struct LsmEngine {
     root: PathBuf,
     options: EngineOptions,
@@ -90,7 +91,7 @@ pub struct LsmEngine {
     current: RwLock<Arc<Store>>,
     /// Held by installation, and by writers for the time of a batch.
     writer: Mutex<()>,
-    /// One at a time.
+    /// One compaction at a time.
     upkeep: Mutex<()>,
 }
 
@@ -130,17 +131,34 @@ impl LsmEngine {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Upkeep, for the caller's maintenance thread: flushes sealed memtables, then performs at most one compaction.
-    /// Answers whether there may be more to do. A compaction can take seconds; reads and writes go on meanwhile.
+    /// All upkeep in one call: [`Self::flush_sealed`], then [`Self::compact`]. For callers that can wait, or have one
+    /// thread only: while a compaction runs nothing is flushed, and writers may have to wait for its end.
     ///
     /// # Errors
     /// [`Fault::Io`]; after a full disk it may be called again.
     pub fn maintain(&self) -> Result<bool, Fault> {
+        let flushed = self.flush_sealed()?;
+        Ok(self.compact()? || flushed)
+    }
+
+    /// Writes sealed memtables to level 0, durably. Answers whether there were any. Takes about as long as the disk
+    /// needs for them; reads, writes and a compaction go on meanwhile. To be called by a thread of its own as soon as
+    /// [`Self::write_stall`] is above [`Pressure::None`], or every few milliseconds.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; after a full disk it may be called again.
+    pub fn flush_sealed(&self) -> Result<bool, Fault> {
+        self.store().flush()
+    }
+
+    /// Performs at most one compaction. Answers whether there may be more to do. It can take seconds; reads, writes and
+    /// flushes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; after a full disk it may be called again.
+    pub fn compact(&self) -> Result<bool, Fault> {
         let _one = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = self.store();
-        let flushed = store.flush()?;
-        let compacted = store.compact()?;
-        Ok(flushed || compacted)
+        self.store().compact()
     }
 
     /// Makes everything written so far durable, and with it the mark.

@@ -84,7 +84,7 @@ impl Store {
         seqno.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |highest| highest + 1));
         let published = seqno.get();
         let persisted = tree.get(MARK_KEY, published).map_err(|error| fault("read", &path, &error))?;
-        let persisted = persisted.map(Bytes::from);
+        let persisted = persisted.map(|row| super::view::copy(&row));
         Ok(Self {
             tree,
             root: root.to_owned(),

@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use base::Fault;
 use bytes::Bytes;
-use lsm_tree::{AbstractTree, Guard, InternalValue, SeqNo, Tree};
+use lsm_tree::{AbstractTree, Guard, InternalValue, SeqNo, Slice, Tree};
 use mvcc::engine::{Scan, View};
 
 use super::store::{ROW_KEY_BYTES_MAX, Store};
 
 type Rows = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>>>;
+
+/// A row's bytes leave the tree as a copy: the tree's own slice would keep the whole block around it in memory.
+pub(super) fn copy(slice: &Slice) -> Bytes {
+    Bytes::copy_from_slice(slice)
+}
 
 /// True when no key can lie between the bounds.
 fn bounds_cross(from: &Bound<Bytes>, to: &Bound<Bytes>) -> bool {
@@ -58,7 +63,7 @@ impl View for NumberedView {
             return Ok(None);
         }
         let row = self.store.tree().get(key, self.seqno).map_err(|error| self.store.fault("read", &error))?;
-        Ok(row.map(Bytes::from))
+        Ok(row.map(|value| copy(&value)))
     }
 
     fn scan<'a>(&'a self, from: Bound<Bytes>, to: Bound<Bytes>) -> Scan<'a> {
@@ -67,7 +72,7 @@ impl View for NumberedView {
         }
         let rows = self.store.tree().range((from, to), self.seqno, None);
         Box::new(rows.map(|guard| match guard.into_inner() {
-            Ok((key, value)) => Ok((key.into(), value.into())),
+            Ok((key, value)) => Ok((copy(&key), copy(&value))),
             Err(error) => Err(self.store.fault("read", &error)),
         }))
     }
@@ -90,7 +95,7 @@ impl View for PinnedView {
             return Box::new(std::iter::empty());
         }
         Box::new((self.range)(from, to).map(|row| match row {
-            Ok(row) => Ok((row.key.user_key.into(), row.value.into())),
+            Ok(row) => Ok((copy(&row.key.user_key), copy(&row.value))),
             Err(error) => Err(self.store.fault("read", &error)),
         }))
     }

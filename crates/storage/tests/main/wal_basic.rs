@@ -103,3 +103,138 @@ fn old_segments_are_reused_and_the_log_stays_small() {
     let state = recovered.group(&mut wal, GROUP, mark(1990, 1)).expect("recover");
     assert_eq!((state.last, state.entries.len()), (Index(1999), 9));
 }
+
+#[test]
+fn a_full_disk_is_announced_and_a_restart_finds_everything() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = Wal::open(Arc::new(disk.clone()), IDENTITY, SMALL).expect("create");
+    run_maintenance(&mut wal);
+    disk.set_capacity(Some(disk.used()));
+    let mut announced = None;
+    let mut index = 1;
+    let fault = loop {
+        let lsn = wal.next_lsn();
+        wal.append(lsn, &[(GROUP, vec![Record::Append(vec![entry(index, 1, 3000)])])]).expect("append");
+        match wal.sync() {
+            Ok(_) => index += 1,
+            Err(fault) => break fault,
+        }
+        while wal.maintain().expect("a full disk is no error here") {}
+        if let (Space::Low { bytes, fault }, None) = (wal.space(), &announced) {
+            assert!(fault.to_string().contains("disk full"), "{fault}");
+            announced = Some((index, bytes));
+        }
+    };
+    let (announced_at, bytes) = announced.expect("announced before it fails");
+    assert!(index - announced_at >= bytes / 4096 / 2, "{bytes} bytes promised, {} entries taken", index - announced_at);
+    let text = fault.to_string();
+    assert!(text.contains("disk full") && text.contains("32768 more bytes") && text.contains("start"), "{text}");
+    assert_eq!(wal.sync(), Err(fault), "poisoned");
+    drop(wal);
+    disk.kill();
+    disk.set_capacity(None);
+    let (mut wal, recovered) = Wal::open(Arc::new(disk), IDENTITY, SMALL).expect("open");
+    let state = recovered.group(&mut wal, GROUP, mark(0, 0)).expect("recover");
+    assert_eq!(state.last, Index(index - 1), "what was acknowledged, and nothing of what failed");
+    write(&mut wal, GROUP, vec![Record::Append(vec![entry(index, 1, 10)])]);
+}
+
+#[test]
+fn readers_on_other_threads_never_see_anything_wrong() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = Wal::open(Arc::new(disk), IDENTITY, SMALL).expect("create");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|number| {
+                let (reader, done) = (wal.reader(), &done);
+                scope.spawn(move || {
+                    let (mut seen, mut round) = (0u64, number * 1000);
+                    while !done.load(std::sync::atomic::Ordering::Acquire) {
+                        round += 1;
+                        let last = reader.last(GROUP).unwrap_or_default().0;
+                        let from = Index(last.saturating_sub(round % 30).max(1));
+                        match reader.load(GROUP, from, Index(from.0 + 10), 8000).expect("sound") {
+                            Loaded::Compacted(base) => assert!(base.index >= from),
+                            Loaded::Entries(entries) => {
+                                for (position, found) in entries.iter().enumerate() {
+                                    assert_eq!(found, &entry(from.0 + position as u64, 1, 700));
+                                    seen += 1;
+                                }
+                            }
+                        }
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for index in 1..3000u64 {
+            let mut records = vec![Record::Append(vec![entry(index, 1, 700)])];
+            if index % 20 == 0 {
+                let base = Position { index: Index(index - 15), stamp: ballot(1) };
+                records.push(Record::Compact { base, keep_suffix: true });
+            }
+            write(&mut wal, GROUP, records);
+            run_maintenance(&mut wal);
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        let seen: u64 = readers.into_iter().map(|reader| reader.join().expect("reader")).sum();
+        assert!(seen > 1000, "{seen}");
+    });
+}
+
+#[test]
+fn a_mark_that_the_log_does_not_reach_starts_the_log_anew() {
+    let disk = MemDisk::new(1);
+    let open = || Wal::open(Arc::new(disk.clone()), IDENTITY, SMALL).expect("open");
+    let (mut wal, _) = open();
+    let entries: Vec<Entry> = (1..=10).map(|index| entry(index, 3, 10)).collect();
+    write(&mut wal, GROUP, vec![hard(7, 4), Record::Append(entries)]);
+    drop(wal);
+    // A higher stamp at the mark is the same entry, accepted again; a lower one is another entry.
+    let (mut wal, recovered) = open();
+    let state = recovered.group(&mut wal, GROUP, mark(5, 2)).expect("recover");
+    assert_eq!((state.base.index, state.last, state.entries.len()), (Index(0), Index(10), 5));
+    for (at, stamp) in [(5, 4), (11, 3), (500, 3)] {
+        let state = recovered.group(&mut wal, GROUP, mark(at, stamp)).expect("recover");
+        assert_eq!((state.base, state.last), (mark(at, stamp).position, Index(at)));
+        assert_eq!((state.promised, state.entries.len(), state.runs.len()), (ballot(7), 0, 0));
+    }
+    write(&mut wal, GROUP, vec![Record::Append(vec![entry(501, 8, 10)])]);
+    drop(wal);
+    let (mut wal, recovered) = open();
+    let state = recovered.group(&mut wal, GROUP, mark(500, 3)).expect("recover");
+    assert_eq!((state.promised, state.last, state.entries), (ballot(7), Index(501), vec![entry(501, 8, 10)]));
+    // The state machine was lost, or the log was: nothing to go on with.
+    for (group, at) in [(GROUP, 499), (GroupId(9), 1)] {
+        let fault = recovered.group(&mut wal, group, mark(at, 3)).expect_err("a gap");
+        assert!(
+            matches!(fault, Fault::Corrupt { .. }) && fault.to_string().contains("empty data directory"),
+            "{fault}"
+        );
+    }
+    wal.forget(GROUP).expect("forget");
+    wal.sync().expect("sync");
+    drop(wal);
+    assert_eq!(open().1.groups(), &[]);
+}
+
+#[test]
+fn one_turn_of_many_groups_is_one_flush() {
+    let disk = MemDisk::new(1);
+    let options = WalOptions { segment_bytes: 1 << 20, ..SMALL };
+    let (mut wal, _) = Wal::open(Arc::new(disk.clone()), IDENTITY, options).expect("create");
+    let (writes, syncs) = disk.counts();
+    for turn in 1..=3 {
+        let batch: Vec<_> =
+            (0..100).map(|group| (GroupId(group), vec![Record::Append(vec![entry(turn, 1, 200)])])).collect();
+        wal.append(wal.next_lsn(), &batch).expect("append");
+    }
+    assert_eq!(wal.sync().expect("sync").into_inner(), Lsn(3));
+    assert_eq!(disk.counts(), (writes + 1, syncs + 1));
+    wal.append(Lsn(10), &[]).expect("a turn without records");
+    assert_eq!(wal.sync().expect("sync").into_inner(), Lsn(10));
+    assert_eq!(disk.counts(), (writes + 1, syncs + 1), "nothing to write");
+    let large = vec![(GROUP, vec![Record::Append(vec![entry(4, 1, 2 << 20)])])];
+    assert!(matches!(wal.append(Lsn(11), &large), Err(Fault::Refused(_))), "larger than a segment");
+}
