@@ -1,7 +1,7 @@
 //! What travels through the log: the requests that can change the store, in types of our own.
 //!
-//! Invariant: a command is applied the same way on every replica, so nothing in it depends on the node that proposed it.
-//! The bytes are in `command_codec`, the checks before proposing in `validate`.
+//! Invariant: a command is applied the same way on every replica, so nothing in it depends on the node that proposed
+//! it. The bytes are in `command_codec`, the checks before proposing in `validate`.
 
 use base::{LeaseId, Revision};
 use bytes::Bytes;

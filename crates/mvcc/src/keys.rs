@@ -1,10 +1,10 @@
 //! Row keys: where each fact about the store lives in the engine.
 //!
 //! ```text
-//! c | key                              the current version of a key           read by every latest read: dense, no history between
+//! c | key                              the current version of a key: latest reads are dense, no history in between
 //! h | escaped key | 0 1 | rev | rank   a version that was superseded, or a tombstone
-//! m | name                             state, mark, sweep                      (see `state`)
-//! r | rev | sub                        what happened at a revision, no values  work list of watches and of the sweep
+//! m | name                             state, mark, sweep (see `state`)
+//! r | rev | sub                        what happened at a revision, no values: work list of watches and of the sweep
 //! ```
 //!
 //! Invariant: rows sort bytewise as (key, revision, rank) for arbitrary keys. In history keys a zero byte is written as

@@ -1,7 +1,7 @@
 //! The state machine: log entries in, one atomic batch of rows and the answers out.
 //!
-//! Invariant: rows, state and the caller's mark reach the engine in one batch or not at all, so after a crash the entries
-//! behind the mark are applied again, with the same result. A refused command leaves no trace.
+//! Invariant: rows, state and the caller's mark reach the engine in one batch or not at all, so after a crash the
+//! entries behind the mark are applied again, with the same result. A refused command leaves no trace.
 
 use base::{Fault, LeaseId, Revision};
 use bytes::Bytes;

@@ -1,6 +1,7 @@
 //! Outcomes as bytes, for the way from the node that applied a command to the one that holds the client.
 //!
-//! Invariant: `decode(encode(o)) == o`; other input gives an error, never a panic. Byte strings are slices of the input.
+//! Invariant: `decode(encode(o)) == o`; other input gives an error, never a panic. Byte strings are slices of the
+//! input.
 
 use base::codec::{put_bytes, put_varint, put_varint_signed};
 use base::limits::TXN_DEPTH_MAX;
