@@ -147,7 +147,7 @@ fn append(prev: Position, entries: Vec<Entry>) -> Body {
     Body::Append { prev, entries, commit: Index(0), sync_index: Index(0), confirm_seq: 1 }
 }
 
-/// Row 32 of the list of known bugs: nothing a message says may push a counter to its end.
+/// Known bug 32 (`testscripts/README.md`): nothing a message says may push a counter to its end.
 #[test]
 fn messages_that_cannot_be_are_dropped_and_counted() {
     let huge = 1 << 62;

@@ -320,7 +320,11 @@ fn run(text: &str) -> String {
 fn scripts(directory: &Path, found: &mut Vec<PathBuf>) {
     let entries = std::fs::read_dir(directory).expect("the directory is there");
     for path in entries.map(|entry| entry.expect("readable").path()) {
-        if path.is_dir() { scripts(&path, found) } else { found.push(path) }
+        if path.is_dir() {
+            scripts(&path, found);
+        } else if path.extension().is_none() {
+            found.push(path);
+        }
     }
 }
 

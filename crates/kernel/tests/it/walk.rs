@@ -2,6 +2,8 @@
 //! what they had not synced, crashes, restarts, memberships changed at random, logs compacted, snapshots late. After
 //! every step the invariants are checked; at the end everything is healed and the group must work.
 //!
+//! `WALK_SEEDS=from..until` replaces the few seeds of a usual run by others, for a longer one.
+//!
 //! The same walk with a defect planted must break an invariant: otherwise it would prove nothing.
 
 use std::collections::BTreeSet;
@@ -424,9 +426,17 @@ impl Walk {
     }
 }
 
+/// `WALK_SEEDS`, if it is set.
+#[expect(clippy::disallowed_methods, reason = "a test has no edge but its own environment")]
+fn other_seeds() -> Option<std::ops::Range<u64>> {
+    let text = std::env::var("WALK_SEEDS").ok()?;
+    let range = text.split_once("..").and_then(|(from, until)| Some(from.parse().ok()?..until.parse().ok()?));
+    Some(range.unwrap_or_else(|| panic!("WALK_SEEDS={text} is not from..until")))
+}
+
 fn walk(profile: Profile, seeds: std::ops::Range<u64>) -> Counts {
     let mut counts = Counts::default();
-    for seed in seeds {
+    for seed in other_seeds().unwrap_or(seeds) {
         let mut walk = Walk::new(profile, seed);
         let result = catch_unwind(AssertUnwindSafe(|| walk.run()));
         counts.add(&walk.invariants.counts);
