@@ -1,8 +1,9 @@
 //! A group on this node: the replica, the cursor of its state machine, and the requests that wait for either.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use base::{GroupId, Index, Instant, NodeId, limits};
+use base::{Ballot, GroupId, Index, Instant, NodeId, limits};
 use bytes::Bytes;
 use kernel::{Committed, Replica};
 
@@ -21,6 +22,19 @@ pub(crate) struct Parked {
     pub(crate) deadline: Instant,
 }
 
+/// A write that waits for the round before it, see [`Group::take_due_writes`]. Surely not done so far.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) reply: ReplyTo,
+    pub(crate) payload: Bytes,
+    pub(crate) deadline: Instant,
+}
+
+/// Writes waiting longer than this are proposed whatever is still undecided: on a slow network rounds overlap.
+const QUEUE_TIME_MAX: Duration = Duration::from_millis(1);
+/// Payload bytes waiting above which a round is worth starting beside the one before it.
+const QUEUE_BYTES: usize = 64 * 1024;
+
 /// A client waits for leadership to move away from this node.
 #[derive(Debug)]
 pub(crate) struct Transfer {
@@ -33,6 +47,12 @@ pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) replica: Replica,
     pub(crate) proposals: Proposals,
+    /// Writes on their way into the log of this leader.
+    queue: Vec<Queued>,
+    queue_bytes: usize,
+    queued_since: Instant,
+    /// The last index proposed here.
+    proposed: Index,
     pub(crate) reads: Reads,
     pub(crate) parked: VecDeque<Parked>,
     pub(crate) transfers: Vec<Transfer>,
@@ -54,6 +74,10 @@ impl Group {
             id,
             replica,
             proposals: Proposals::default(),
+            queue: Vec::new(),
+            queue_bytes: 0,
+            queued_since: Instant::default(),
+            proposed: Index(0),
             reads: Reads::default(),
             parked: VecDeque::new(),
             transfers: Vec::new(),
@@ -65,6 +89,37 @@ impl Group {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
         }
+    }
+
+    /// Takes a write in for the next round.
+    pub(crate) fn enqueue(&mut self, now: Instant, queued: Queued) {
+        if self.queue.is_empty() {
+            self.queued_since = now;
+        }
+        self.queue_bytes += queued.payload.len();
+        self.queue.push(queued);
+    }
+
+    /// The writes to propose now. While a round is undecided, small writes gather for the next one: one message, one
+    /// fsync and one apply for all of them instead of one each. A lone client never waits, since nothing is undecided.
+    pub(crate) fn take_due_writes(&mut self, now: Instant) -> Vec<Queued> {
+        let undecided = self.proposed > self.replica.commit_index();
+        if undecided && self.queue_bytes < QUEUE_BYTES && now < self.queued_since + QUEUE_TIME_MAX {
+            return Vec::new();
+        }
+        self.queue_bytes = 0;
+        std::mem::take(&mut self.queue)
+    }
+
+    /// When [`Group::take_due_writes`] is due at the latest.
+    pub(crate) fn queue_deadline(&self) -> Option<Instant> {
+        (!self.queue.is_empty()).then(|| self.queued_since + QUEUE_TIME_MAX)
+    }
+
+    /// A write is in the log of this leader.
+    pub(crate) fn proposed(&mut self, index: Index, origin: Ballot, reply: ReplyTo, deadline: Instant) {
+        self.proposed = index;
+        self.proposals.add(index, origin, reply, deadline);
     }
 
     /// Whether anything here has a deadline of its own.
@@ -132,6 +187,11 @@ impl Group {
         for reply in self.proposals.drain_through(index) {
             effects.push(unknown(reply, crate::effect::Uncertainty::LeaderFailed));
         }
+    }
+
+    /// Whether proposals belong here: the replica leads, or is about to.
+    pub(crate) fn leads(&self) -> bool {
+        matches!(self.replica.role(), kernel::Role::Leader | kernel::Role::LeaderElect)
     }
 
     /// The node that leads, if it is another one than `me`.

@@ -10,7 +10,7 @@ use kernel::{Message, ReadId, Record, Refusal, Replica, Status};
 use crate::effect::{Effect, ReplyTo, Response, Uncertainty};
 use crate::event::{Event, Request, SnapshotId, Ticket};
 use crate::forward::{Forwarded, Forwards};
-use crate::group::{self, Group, Parked, Transfer};
+use crate::group::{self, Group, Parked, Queued, Transfer};
 use crate::reads::Reader;
 use crate::snapshot::{Incoming, Outgoing, Step};
 use crate::wire::{ForwardAnswer, PeerMessage};
@@ -115,6 +115,7 @@ impl Node {
     /// Ends the turn: everything the host must do now, all groups' records as one batch.
     pub fn finish_turn(&mut self, now: Instant) -> Vec<Effect> {
         self.ask_for_reads(now);
+        self.propose_due_writes(now);
         let mut effects = Vec::new();
         // Serving a group can make it dirty again: a new leader proposes what waited for one. That is a second batch.
         while !self.dirty.is_empty() {
@@ -130,6 +131,7 @@ impl Node {
             }
             effects.append(&mut sends);
             effects.append(&mut rest);
+            self.propose_due_writes(now);
         }
         effects.append(&mut self.effects);
         effects
@@ -187,7 +189,8 @@ impl Node {
         let replicas = self.groups.values().map(|group| group.replica.next_deadline()).min();
         let waiting = !self.forwards.is_empty() || self.groups.values().any(Group::has_waiters);
         let waiters = if waiting { self.waiters_due } else { self.waiters_due + Duration::from_secs(1) };
-        replicas.map_or(waiters, |replicas| replicas.min(waiters))
+        let queues = self.groups.values().filter_map(Group::queue_deadline).min();
+        [replicas, queues].into_iter().flatten().fold(waiters, Instant::min)
     }
 
     /// The state of a group's replica, for operators and routing.
@@ -325,7 +328,6 @@ impl Node {
     /// has happened yet, so the choice may be repeated.
     fn route_write(&mut self, now: Instant, id: GroupId, reply: ReplyTo, payload: Bytes, deadline: Instant) {
         let backlog_max = self.config.apply_backlog_max;
-        let me = self.config.id;
         let Some(group) = self.touch(id) else {
             self.effects.push(group::refused(reply, Refusal::NotLeader(None)));
             return;
@@ -334,12 +336,16 @@ impl Node {
             self.effects.push(group::refused(reply, Refusal::Overloaded));
             return;
         }
-        match group.replica.propose(now, payload.clone()) {
-            Ok((index, origin)) => return group.proposals.add(index, origin, reply, deadline),
-            Err(Refusal::NotLeader(_) | Refusal::NotReady) => {}
-            Err(refusal) => return self.effects.push(group::refused(reply, refusal)),
+        if group.leads() {
+            return group.enqueue(now, Queued { reply, payload, deadline });
         }
-        let leader = group.remote_leader(me);
+        self.reroute(id, reply, payload, deadline);
+    }
+
+    /// Hands a write that cannot be proposed here to the leader, or parks it.
+    fn reroute(&mut self, id: GroupId, reply: ReplyTo, payload: Bytes, deadline: Instant) {
+        let group = self.groups.get_mut(&id).expect("routed to a known group");
+        let leader = group.remote_leader(self.config.id);
         let ReplyTo::Local(ticket) = reply else {
             self.effects.push(group::refused(reply, Refusal::NotLeader(leader)));
             return;
@@ -354,6 +360,25 @@ impl Node {
                 let group = self.groups.get_mut(&id).expect("touched above");
                 group.parked.push_back(Parked { ticket, payload, deadline });
             }
+        }
+    }
+
+    /// Proposes the writes whose round it is.
+    fn propose_due_writes(&mut self, now: Instant) {
+        let mut refused = Vec::new();
+        for (id, group) in &mut self.groups {
+            for Queued { reply, payload, deadline } in group.take_due_writes(now) {
+                match group.replica.propose(now, payload.clone()) {
+                    Ok((index, origin)) => group.proposed(index, origin, reply, deadline),
+                    // Not the leader any more: to whoever is.
+                    Err(Refusal::NotLeader(_) | Refusal::NotReady) => refused.push((*id, reply, payload, deadline)),
+                    Err(refusal) => self.effects.push(group::refused(reply, refusal)),
+                }
+                self.dirty.insert(*id);
+            }
+        }
+        for (id, reply, payload, deadline) in refused {
+            self.reroute(id, reply, payload, deadline);
         }
     }
 

@@ -183,12 +183,10 @@ impl Server {
         &self.client_addresses
     }
 
-    /// Blocks until the node stops by itself.
-    ///
-    /// # Errors
-    /// The fault that stopped it.
-    pub fn wait(&self) -> Result<(), Fault> {
-        self.failure.wait()
+    /// A call that blocks until the node stops, be it by a fault, which it returns, or by [`Server::shutdown`].
+    pub fn ended(&self) -> impl FnOnce() -> Result<(), Fault> + Send + use<> {
+        let failure = Arc::clone(&self.failure);
+        move || failure.wait()
     }
 
     /// Hands leadership over, lets open requests finish, stops all threads. Blocks until everything is closed.

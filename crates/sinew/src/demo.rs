@@ -14,7 +14,7 @@ use server::{ClusterState, Config, InitialMember};
 use crate::ctl::Failure;
 use crate::logging;
 use crate::member::Member;
-use crate::signals::Signals;
+use crate::signals::{Reason, Signals};
 
 /// Most members of a demo: more only share the same processor.
 const NODES_MAX: u16 = 9;
@@ -53,7 +53,7 @@ struct Ports {
     peer: u16,
 }
 
-/// Runs the cluster until Ctrl-C or a fault.
+/// Runs the cluster until Ctrl-C.
 ///
 /// # Errors
 /// Ports that are taken, a directory that cannot be used, a member that does not start or fails.
@@ -69,10 +69,16 @@ pub(crate) fn run(arguments: &DemoArgs) -> Result<(), Failure> {
         members.push(Member::start(config).map_err(Failure::Request)?);
     }
     welcome(&ports, &place, arguments)?;
-    let outcome = signals.wait();
+    for (number, member) in members.iter().enumerate() {
+        signals.watch(&format!("node{}", number + 1), member.ended())?;
+    }
+    // A cluster outlives the loss of a member, and so does the demonstration.
+    while let Reason::Fault(name, fault) = signals.wait() {
+        say(&format!("{name} stopped: {fault}"))?;
+    }
     say("\nstopping")?;
     members.into_iter().for_each(Member::stop);
-    outcome
+    Ok(())
 }
 
 /// Where the data lies.

@@ -24,6 +24,12 @@ impl Member {
         self.server.client_addresses()
     }
 
+    /// A call that blocks until the member stops; by itself, then it tells why, or because of [`Member::stop`].
+    pub(crate) fn ended(&self) -> impl FnOnce() -> Result<(), String> + Send + use<> {
+        let ended = self.server.ended();
+        move || ended().map_err(|fault| fault.to_string())
+    }
+
     /// Hands leadership over and closes; blocks.
     pub(crate) fn stop(self) {
         self.server.shutdown();

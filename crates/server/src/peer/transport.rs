@@ -33,6 +33,8 @@ const ACCEPTED_MAX: usize = 256;
 const KEEP_BUFFER_BYTES: usize = 1024 * 1024;
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Room below which a new buffer is taken for the next read.
+const READ_BYTES_MIN: usize = 4 * 1024;
 
 /// Events from peers, collected until the node's next turn. Same thread, so no lock.
 #[derive(Default)]
@@ -358,7 +360,10 @@ async fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> Result<byte
 }
 
 async fn read_more(stream: &mut TcpStream, input: &mut BytesMut) -> Result<usize, String> {
-    input.reserve(READ_BYTES);
+    // Payloads stay slices of this buffer: a fresh buffer for every small read would keep many times their size alive.
+    if input.capacity() - input.len() < READ_BYTES_MIN {
+        input.reserve(READ_BYTES);
+    }
     match stream.read_buf(input).await {
         Ok(0) => Err(String::from("closed by the peer")),
         Ok(bytes) => Ok(bytes),

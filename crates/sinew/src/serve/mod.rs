@@ -15,7 +15,7 @@ pub(crate) use flags::ServeFlags;
 use crate::ctl::Failure;
 use crate::logging;
 use crate::member::Member;
-use crate::signals::Signals;
+use crate::signals::{Reason, Signals};
 
 /// Runs a member until a signal or a fault ends it. `ignored` are the flags that have no effect.
 ///
@@ -32,9 +32,14 @@ pub(crate) fn run(flags: ServeFlags, ignored: &[&'static str]) -> Result<(), Fai
     tracing::info!(name = config.name, data_dir = %config.data_dir.display(), "starting");
     let member = Member::start(config).map_err(Failure::Request)?;
     tracing::info!(clients = ?member.client_addresses(), "ready to serve client requests");
-    signals.wait()?;
-    tracing::info!("stopping; a second signal exits at once");
+    signals.watch(&flags.name, member.ended())?;
+    let reason = signals.wait();
+    if reason == Reason::Signal {
+        tracing::info!("stopping; a second signal exits at once");
+    }
     member.stop();
-    tracing::info!("stopped");
-    Ok(())
+    match reason {
+        Reason::Signal => Ok(()),
+        Reason::Fault(_, fault) => Err(Failure::Request(fault)),
+    }
 }

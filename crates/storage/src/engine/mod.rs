@@ -9,12 +9,13 @@
 //!                               └──────── both run by the caller's threads ────────┘
 //! ```
 //! - `store`: one tree: batches, visibility, flush, compaction. `config`: the tree's memory and shape.
-//! - `view`: snapshots. `pointer`: which directory is the current tree. `builder`: a second tree, for a snapshot that
+//! - `recent`: the latest value of rows in use. `view`: snapshots. `pointer`: which directory is the current tree. `builder`: a second tree, for a snapshot that
 //!   arrives from another node.
 
 mod builder;
 mod config;
 mod pointer;
+mod recent;
 mod store;
 mod view;
 
@@ -38,7 +39,7 @@ pub const MARK_KEY: &[u8] = b"mmark";
 /// Memory and shape of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EngineOptions {
-    /// Bytes of the block cache.
+    /// Bytes of caches: three quarters for blocks of tables, a quarter for single rows in use.
     pub cache_bytes: u64,
     /// A memtable is sealed at this size.
     pub memtable_bytes: u64,
@@ -105,7 +106,7 @@ impl LsmEngine {
         let root = root.into();
         std::fs::create_dir_all(&root).map_err(|error| crate::disk::io_fault("create directory", &root, &error))?;
         let disk = OsDisk::new(&root, SyncMode::Durable);
-        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes));
+        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes / 4 * 3));
         let number = pointer::read(&disk)?;
         pointer::remove_others(&disk, &root, number)?;
         let store = match number {

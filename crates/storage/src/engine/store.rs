@@ -15,6 +15,7 @@ use mvcc::engine::Batch;
 
 use super::config::{LEVEL0_RUNS, fault, open_tree, strategy, verify_version};
 use super::pointer::tree_path;
+use super::recent::Recent;
 use super::{EngineOptions, EngineStats, MARK_KEY, Pressure};
 use crate::disk::io_fault;
 
@@ -48,6 +49,7 @@ pub(super) struct Store {
     options: EngineOptions,
     seqno: SequenceNumberCounter,
     snapshots: Mutex<Snapshots>,
+    pub(super) recent: Recent,
     /// Held while a batch is written or a memtable is sealed.
     marks: Mutex<Marks>,
     /// The files go when the store goes.
@@ -87,6 +89,7 @@ impl Store {
         let persisted = persisted.map(|row| super::view::copy(&row));
         Ok(Self {
             tree,
+            recent: Recent::new(options.cache_bytes / 4),
             root: root.to_owned(),
             number,
             path,
@@ -147,6 +150,7 @@ impl Store {
                 }
                 None => InternalValue::new_tombstone(Slice::new(key), seqno),
             };
+            self.recent.written(key, seqno, value.as_ref());
             memtable.insert(row);
             if key == MARK_KEY {
                 marks.written.clone_from(value);

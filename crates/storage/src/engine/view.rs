@@ -62,8 +62,13 @@ impl View for NumberedView {
         if key.is_empty() || key.len() > ROW_KEY_BYTES_MAX {
             return Ok(None);
         }
+        if let Some(row) = self.store.recent.get(key, self.seqno) {
+            return Ok(row);
+        }
         let row = self.store.tree().get(key, self.seqno).map_err(|error| self.store.fault("read", &error))?;
-        Ok(row.map(|value| copy(&value)))
+        let row = row.map(|value| copy(&value));
+        self.store.recent.found(key, self.seqno, row.as_ref());
+        Ok(row)
     }
 
     fn scan<'a>(&'a self, from: Bound<Bytes>, to: Bound<Bytes>) -> Scan<'a> {

@@ -8,7 +8,8 @@
 //!                                     │ segment full: next one, prepared ahead by `maintain`
 //! ```
 //! - [`record`], [`frame`], [`segment`]: the format, from the inside out.
-//! - [`writer`]: staging and placement (group commit). [`recovery`]: what a start makes of the files.
+//! - [`writer`]: staging and placement (group commit).
+//! - [`recovery`], [`scan`]: what a start makes of the files.
 //! - [`gc`]: segments that nobody needs become spares; spares become the next segments.
 //! - [`index`], [`reader`]: where the entries are, and reading them back.
 //!
@@ -22,6 +23,7 @@ mod planted;
 mod reader;
 mod record;
 mod recovery;
+mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
