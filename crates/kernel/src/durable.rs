@@ -132,7 +132,8 @@ mod tests {
         Entry { index: Index(index), stamp: ballot, origin: ballot, kind: EntryKind::Command, payload: Bytes::new() }
     }
 
-    /// Known bug 21 (`testscripts/README.md`): entry 2 of ballot 1 is written, replaced by one of ballot 2, and comes back
+    /// Known bug 21 (`testscripts/README.md`): entry 2 of ballot 1 is written, replaced by one of ballot 2, and comes
+    /// back
     /// under a third leader. The completion of the first write must not count for the third.
     #[test]
     fn a_completion_does_not_count_for_what_was_rewritten_since() {

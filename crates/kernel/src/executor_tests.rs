@@ -1,4 +1,5 @@
-//! The parts of a plan that Raft never asks for: adopting entries of voters, stamping anew, overwriting a slot and keeping
+//! The parts of a plan that Raft never asks for: adopting entries of voters, stamping anew, overwriting a slot and
+//! keeping
 //! the suffix, handing a candidacy over. Plans are made here by hand and executed by the kernel.
 
 use std::time::Duration;

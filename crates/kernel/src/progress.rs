@@ -125,7 +125,8 @@ impl Progress {
         news
     }
 
-    /// The follower refused append `confirm_seq`; `hint` is the last index where the logs may meet. A refusal from before
+    /// The follower refused append `confirm_seq`; `hint` is the last index where the logs may meet. A refusal from
+    /// before
     /// the probe under way says nothing about that.
     pub(crate) fn rejected(&mut self, hint: Index, confirm_seq: u64) {
         let outdated = self.mode == (Mode::Probe { waiting: true }) && confirm_seq < self.probe_seq;

@@ -61,7 +61,8 @@ pub(super) fn accept(me: &LogView<'_>, append: &AppendView<'_>) -> AcceptPlan {
     AcceptPlan::Write { truncate_from, skip, restamp: None, accepted: None, matched }
 }
 
-/// Where the leader should try next (thesis 3.5, end): the last entry up to `prev` whose stamp is not above the leader's
+/// Where the leader should try next (thesis 3.5, end): the last entry up to `prev` whose stamp is not above the
+/// leader's
 /// there. What is skipped carries stamps the leader cannot have at that place; the leader in turn skips what carries
 /// stamps above the one named, so each side passes over whole ballots.
 fn hint(log: &Log, commit: Index, prev: Position) -> Position {

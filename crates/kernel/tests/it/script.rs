@@ -1,5 +1,7 @@
-//! Golden traces. A script under `testscripts/` is a sequence of blocks: commands, a line `---`, and the trace they must
-//! leave. `REWRITE_TRACES=1 cargo test -p kernel` writes the traces anew; commit a changed one only when you can explain
+//! Golden traces. A script under `testscripts/` is a sequence of blocks: commands, a line `---`, and the trace they
+//! must
+//! leave. `REWRITE_TRACES=1 cargo test -p kernel` writes the traces anew; commit a changed one only when you can
+//! explain
 //! it.
 //!
 //! Every block runs against one cluster with a perfect disk and a network that delivers nothing unasked. Commands are

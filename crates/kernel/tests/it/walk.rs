@@ -218,7 +218,8 @@ impl Walk {
         None
     }
 
-    /// Up to where a quorum holds the leader's log, if the entry there is of an older ballot: what a leader would commit
+    /// Up to where a quorum holds the leader's log, if the entry there is of an older ballot: what a leader would
+    /// commit
     /// by mistake.
     fn counted(&self, leader: u64) -> Index {
         let Some(replica) = self.world.replica(leader).filter(|replica| replica.is_leader()) else { return Index(0) };
