@@ -6,7 +6,7 @@ use mvcc::{
     Batch, Engine, Event, EventBudget, EventKind, EventQuery, KeyValue, Machine, MemEngine, Outcome, Reject, Span,
 };
 
-use crate::store::{Store, bytes, delete, put};
+use crate::store::{Store, bytes, data_rows, delete, put};
 
 fn single(store: &Store, from: i64) -> Event {
     store.events(from).unwrap().changes.remove(0).events.remove(0)
@@ -155,6 +155,28 @@ fn a_piece_of_a_sweep_may_be_written_after_newer_batches() {
         found.kvs.first().map(|kv| kv.value.clone())
     };
     assert_eq!((read("k", 6), read("k", 7), read("d", 8)), (Some("3".into()), Some("4".into()), Some("again".into())));
+}
+
+#[test]
+fn a_floor_that_rises_in_the_middle_of_a_revision_leaves_nothing_behind() {
+    let mut store = Store::new();
+    for key in ["a", "b", "c"] {
+        store.put(key, "v");
+    }
+    store.apply(&delete("\0", "\0"));
+    store.compact(5);
+    // Stops behind the second of the three deletes at the floor, which all are still needed there.
+    for _ in 0..5 {
+        let piece = mvcc::sweep(&*store.engine.view(), 1).unwrap();
+        assert!(!piece.done);
+        store.engine.write(piece.batch).unwrap();
+    }
+    assert_eq!(store.events(5).unwrap().changes[0].events.len(), 3);
+    store.put("d", "v");
+    store.compact(6);
+    store.sweep(1);
+    let left: Vec<_> = data_rows(&store.engine).into_iter().map(|(key, _)| key[0]).collect();
+    assert_eq!(left, *b"cr", "the one pair and the one event at the floor");
 }
 
 #[test]
