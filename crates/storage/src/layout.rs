@@ -3,7 +3,7 @@
 //! ```text
 //! LOCK       held with flock for the life of the process; its content means nothing
 //! IDENTITY   who the directory belongs to, see [`Identity`]; text, replaced atomically, with a checksum
-//! wal/       the write-ahead log           engine/    the state machine's rows           snapshot/   free for transfers
+//! wal/       the write-ahead log      engine/    the state machine's rows      snapshot/  free for transfers
 //! ```
 //! A directory goes with one node of one cluster for ever: the log in it holds that node's promises.
 //! Creation is finished only by [`DataDir::finish_creation`], after log and engine exist. Before that nothing was

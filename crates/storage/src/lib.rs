@@ -1,6 +1,7 @@
 //! Everything of a node that outlives the process: the disk, the write-ahead log, the state machine's rows.
 //!
-//! - [`disk`]: the only way to the disk for the log and small files; a real one, and one in memory that fails on command.
+//! - [`disk`]: the only way to the disk for the log and small files; a real one, and one in memory that fails on
+//!   command.
 //! - [`wal`]: the node's write-ahead log for all its groups. The only production code that attests durability.
 //! - [`engine`]: the state machine's rows in an LSM tree, without a log of its own.
 //! - [`layout`]: the data directory: who it belongs to, and that one process has it.

@@ -1,7 +1,8 @@
 //! A state machine's rows as a stream of chunks, in key order.
 //!
 //! ```text
-//! chunk:  magic u32 | crc u32 | sequence u32 | flags u8 | rows ...      row: key length varint, key, value length varint, value
+//! chunk:  magic u32 | crc u32 | sequence u32 | flags u8 | rows ...
+//! row:    key length varint | key | value length varint | value
 //! ```
 //! The checksum covers everything after itself. Flag 1 marks the last chunk, so that a stream that was cut off is never
 //! taken for a whole one. Chunks are numbered from zero; a transfer that was interrupted goes on with the chunk after

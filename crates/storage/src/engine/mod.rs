@@ -1,16 +1,17 @@
 //! The state machine's rows on disk: an LSM tree without a log of its own, since the node's write-ahead log replays
 //! what the tree forgets.
 //!
-//! Invariant: after a crash the tree holds exactly the batches up to some mark, [`LsmEngine::persisted_mark`]; log entries
-//! above it must be kept.
+//! Invariant: after a crash the tree holds exactly the batches up to some mark, [`LsmEngine::persisted_mark`]; log
+//! entries above it must be kept.
 //!
 //! ```text
-//!  write ─► memtable ─(full)─► sealed memtables ─ flush ─► tables, level 0 ─ compaction ─► levels 1..6
-//!                               └──────── both run by the caller's threads ────────┘
+//!  write ─► memtable ─► sealed memtables ─ flush ─► tables of level 0 ─ compaction ─► levels 1..6
 //! ```
+//! Flush and compaction are run by the caller's threads.
+//!
 //! - `store`: one tree: batches, visibility, flush, compaction. `config`: the tree's memory and shape.
-//! - `recent`: the latest value of rows in use. `view`: snapshots. `pointer`: which directory is the current tree. `builder`: a second tree, for a snapshot that
-//!   arrives from another node.
+//! - `view`: snapshots. `recent`: the latest value of rows in use. `pointer`: which directory is the current tree.
+//! - `builder`: a second tree, for a snapshot that arrives from another node.
 
 mod builder;
 mod config;

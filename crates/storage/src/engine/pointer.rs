@@ -4,8 +4,8 @@
 //! CURRENT   "sinew-engine 1 tree <number> crc <8 hex digits>\n"
 //! <number, 8 digits>/  the tree
 //! ```
-//! Number 0 means that the first tree is being made. Whatever other tree there is was left by a crash between building a
-//! tree and switching to it, or between switching and removing the old one: it is removed.
+//! Number 0 means that the first tree is being made. Whatever other tree there is was left by a crash between building
+//! a tree and switching to it, or between switching and removing the old one: it is removed.
 
 use std::path::{Path, PathBuf};
 

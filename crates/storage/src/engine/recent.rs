@@ -105,21 +105,36 @@ impl Recent {
         let mut guard = self.shard(key);
         let shard = &mut *guard;
         shard.last_write = seqno;
-        let Some(entry) = shard.young.get_mut(key).or_else(|| shard.old.get_mut(key)) else { return };
+        let Some(key) = shard.take(key) else { return };
         if value.map_or(0, Bytes::len) <= ROW_BYTES_MAX {
             // Copied: the bytes may be a slice of a much larger buffer.
-            *entry = Entry { seqno, value: value.map(|value| Bytes::copy_from_slice(value)) };
-        } else {
-            shard.young.remove(key);
-            shard.old.remove(key);
+            let value = value.map(|value| Bytes::copy_from_slice(value));
+            shard.insert(key, Entry { seqno, value }, self.generation_bytes);
         }
     }
 }
 
+/// Bytes that an entry counts for.
+fn cost(key: &Bytes, entry: &Entry) -> usize {
+    key.len() + entry.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
+}
+
 impl Shard {
+    /// Removes a row and gives its key back, if it was there.
+    fn take(&mut self, key: &[u8]) -> Option<Bytes> {
+        let Some((key, entry)) = self.young.remove_entry(key) else {
+            return self.old.remove_entry(key).map(|(key, _)| key);
+        };
+        self.young_bytes -= cost(&key, &entry);
+        self.old.remove(&key);
+        Some(key)
+    }
+
     fn insert(&mut self, key: Bytes, entry: Entry, generation_bytes: usize) {
-        self.young_bytes += key.len() + entry.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES;
-        self.young.insert(key, entry);
+        self.young_bytes += cost(&key, &entry);
+        if let Some(replaced) = self.young.insert(key.clone(), entry) {
+            self.young_bytes -= cost(&key, &replaced);
+        }
         if self.young_bytes >= generation_bytes {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
@@ -166,6 +181,21 @@ mod tests {
         }
         let entries: usize = recent.shards.iter().map(|s| s.lock().unwrap()).map(|s| s.young.len() + s.old.len()).sum();
         assert!(entries < SHARDS * 2 * 4096 / ENTRY_OVERHEAD_BYTES + 1, "{entries} entries");
+    }
+
+    #[test]
+    fn rows_that_grow_are_counted() {
+        let recent = Recent::new(SHARDS as u64 * 2 * 65_536);
+        let value = Bytes::from(vec![0; ROW_BYTES_MAX]);
+        for number in 0..10_000u32 {
+            recent.found(&number.to_be_bytes(), 2 * u64::from(number) + 1, None);
+            recent.written(&number.to_be_bytes(), 2 * u64::from(number) + 2, Some(&value));
+        }
+        let bytes: usize = (0..10_000u32)
+            .filter_map(|number| recent.get(&number.to_be_bytes(), 1 << 40).flatten())
+            .map(|value| value.len())
+            .sum();
+        assert!(bytes <= SHARDS * 2 * (65_536 + ROW_BYTES_MAX), "{bytes}");
     }
 
     #[test]

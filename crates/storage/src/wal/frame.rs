@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! magic u32 | header crc u32 | body crc u32 | body length u32 | sequence u64 | flush u64 | lsn u64
-//! | oldest segment u64 | flags u8 | segment u32 | offset u32 | zeros to 64 bytes | records ... | zeros to the next block
+//! | oldest segment u64 | flags u8 | segment u32 | offset u32 | zeros to 64 bytes
+//! | records ... | zeros to the next block
 //! ```
 //! The address stands in the header, too, so that a frame that a drive wrote to the wrong place is recognized there: it
 //! may be the only trace of the flush it belonged to.

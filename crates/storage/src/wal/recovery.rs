@@ -14,15 +14,12 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use base::{Fault, GroupId, Lsn};
-use bytes::Bytes;
 use kernel::{Mark, Recovered};
 
-use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use super::gc::Spares;
-use super::index::{Location, LogIndex};
 use super::planted::{self, Bug};
 use super::reader::Loaded;
-use super::record::{Change, damaged, decode_record};
+use super::record::{Change, damaged};
 use super::scan::{Place, Scan, WINDOW_BYTES, Window};
 use super::segment::{
     DIR, FIRST_FRAME, Named, Segment, WalIdentity, open_segment, parse_name, segment_name, spare_name, write_header,
@@ -78,8 +75,8 @@ pub(super) fn lost(group: GroupId, detail: &str) -> Fault {
     Fault::Corrupt {
         place: format!("the log of group {group}"),
         detail: format!(
-            "{detail}; this node may have forgotten promises. Remove it from the cluster and add it again with an empty \
-             data directory"
+            "{detail}; this node may have forgotten promises. Remove it from the cluster and add it again with an \
+             empty data directory"
         ),
     }
 }
@@ -227,8 +224,8 @@ fn finish(
 }
 
 /// Makes the last flush durable, which a process that died may have left in the page cache only. Its bytes are written
-/// again first: if its sync had failed, the cache holds them as clean and a sync alone would do nothing. Earlier flushes
-/// were synced, or the last one would not be there. Equal bytes cannot tear.
+/// again first: if its sync had failed, the cache holds them as clean and a sync alone would do nothing. Earlier
+/// flushes were synced, or the last one would not be there. Equal bytes cannot tear.
 fn rewrite(segment: &Arc<Segment>, from: u64, until: u64) -> Result<(), Fault> {
     let mut at = from;
     while at < until {

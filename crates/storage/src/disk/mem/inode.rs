@@ -65,6 +65,31 @@ impl Inode {
         self.size = self.size.max(offset + bytes.len() as u64);
     }
 
+    /// A write that the drive acknowledges and loses.
+    pub(super) fn write_lost(&mut self, offset: u64, bytes: &[u8]) {
+        let earlier = self.dirty.clone();
+        self.write(offset, bytes);
+        let (first, last) = (offset / BLOCK_BYTES as u64, (offset + bytes.len() as u64) / BLOCK_BYTES as u64);
+        for (number, page) in std::mem::replace(&mut self.dirty, earlier) {
+            if (first..=last).contains(&number) {
+                self.dirty.remove(&number);
+                self.ghost.insert(number, page);
+            }
+        }
+    }
+
+    /// Inverts the bits of `mask` in one byte, wherever it is kept.
+    pub(super) fn flip(&mut self, offset: u64, mask: u8) {
+        let (page, at) = (offset / BLOCK_BYTES as u64, (offset % BLOCK_BYTES as u64) as usize);
+        for pages in [&mut self.durable, &mut self.dirty, &mut self.ghost] {
+            if let Some(content) = pages.get_mut(&page) {
+                let mut bytes = bytes_of(content);
+                bytes[at] ^= mask;
+                *content = Some(Arc::new(bytes));
+            }
+        }
+    }
+
     pub(super) fn sync(&mut self) {
         for (number, page) in std::mem::take(&mut self.dirty) {
             // A page that was written again after its earlier content was lost is whole again.
@@ -112,4 +137,3 @@ impl Inode {
         self.durable.retain(|number, _| *number < pages);
     }
 }
-

@@ -6,18 +6,19 @@
 //! whose sync failed, or whose write the drive lost, can still be read until the crash, but no later sync saves it.
 //! Everything is decided by seeds: the same calls give the same disk.
 
+mod inode;
+mod state;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::{Fault, Prng};
 
 use super::{BLOCK_BYTES, DISK_FULL, Disk, File};
-
-/// Unit of atomicity within a page.
-const SECTOR_BYTES: usize = 512;
-
-type Page = Option<Arc<[u8; BLOCK_BYTES]>>;
-type Pages = BTreeMap<u64, Page>;
+use inode::Inode;
+use state::{NameChange, State, fault};
 
 /// What happens to a chosen write.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,32 +38,6 @@ pub enum WriteFault {
 #[derive(Clone)]
 pub struct MemDisk {
     state: Arc<Mutex<State>>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Link { name: String, inode: u64 },
-    Unlink { name: String },
-    Rename { from: String, to: String, inode: u64 },
-}
-
-#[derive(Clone)]
-struct State {
-    inodes: BTreeMap<u64, Inode>,
-    names: BTreeMap<String, u64>,
-    durable_names: BTreeMap<String, u64>,
-    changes: Vec<NameChange>,
-    dirs: BTreeSet<String>,
-    next_inode: u64,
-    prng: Prng,
-    writes: u64,
-    syncs: u64,
-    /// Counts every call that changes something; the machine loses power after this many.
-    operations: u64,
-    power_off_after: Option<u64>,
-    write_faults: BTreeMap<u64, WriteFault>,
-    sync_faults: BTreeSet<u64>,
-    capacity_pages: Option<u64>,
 }
 
 impl MemDisk {
@@ -173,14 +148,7 @@ impl MemDisk {
         let mut state = self.lock();
         let id = *state.names.get(name).expect("flip names a file that exists");
         let inode = state.inodes.get_mut(&id).expect("every name has an inode");
-        let (page, at) = (offset / BLOCK_BYTES as u64, (offset % BLOCK_BYTES as u64) as usize);
-        for pages in [&mut inode.durable, &mut inode.dirty, &mut inode.ghost] {
-            if let Some(content) = pages.get_mut(&page) {
-                let mut bytes = bytes_of(content);
-                bytes[at] ^= mask;
-                *content = Some(Arc::new(bytes));
-            }
-        }
+        inode.flip(offset, mask);
     }
 
     /// The whole contents of a file as a reader sees them now.
@@ -198,7 +166,7 @@ impl MemDisk {
         let mut state = self.lock();
         let id = state.next_inode;
         state.next_inode += 1;
-        let mut inode = Inode { size: contents.len() as u64, ..Inode::default() };
+        let mut inode = Inode::default();
         inode.write(0, contents);
         inode.sync();
         state.inodes.insert(id, inode);
@@ -208,93 +176,6 @@ impl MemDisk {
             state.dirs.insert(dir.to_owned());
         }
     }
-}
-
-impl State {
-    fn forget_faults(&mut self) {
-        self.power_off_after = None;
-        self.write_faults.clear();
-        self.sync_faults.clear();
-    }
-
-    fn crash(&mut self, prng: &mut Prng, hard: bool) {
-        self.forget_faults();
-        for inode in self.inodes.values_mut() {
-            inode.crash(prng, hard);
-        }
-        let mut names = std::mem::take(&mut self.durable_names);
-        let mood = if hard { 0 } else { prng.below(4) };
-        for change in std::mem::take(&mut self.changes) {
-            let kept = match mood {
-                0 => false,
-                1 => true,
-                _ => prng.below(2) == 0,
-            };
-            if kept {
-                change.apply(&mut names);
-            }
-        }
-        self.inodes.retain(|id, _| names.values().any(|used| used == id));
-        self.names = names.clone();
-        self.durable_names = names;
-    }
-
-    /// Counts an operation that changes something, and refuses it once the power is off.
-    fn operate(&mut self, operation: &'static str, name: &str) -> Result<(), Fault> {
-        self.check_power(operation, name)?;
-        self.operations += 1;
-        Ok(())
-    }
-
-    fn check_power(&self, operation: &'static str, name: &str) -> Result<(), Fault> {
-        match self.power_off_after {
-            Some(limit) if self.operations >= limit => Err(fault(operation, name, "the power is off")),
-            _ => Ok(()),
-        }
-    }
-
-    fn used_pages(&self) -> u64 {
-        let linked: BTreeSet<u64> = self.names.values().copied().collect();
-        let pages = |id: &u64| self.inodes.get(id).map_or(0, |inode| inode.size.div_ceil(BLOCK_BYTES as u64));
-        linked.iter().map(pages).sum()
-    }
-
-    fn inode(&self, operation: &'static str, name: &str) -> Result<u64, Fault> {
-        self.names.get(name).copied().ok_or_else(|| fault(operation, name, "no such file"))
-    }
-
-    fn change(&mut self, change: NameChange) {
-        change.apply(&mut self.names);
-        self.changes.push(change);
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Link { name, inode } => {
-                names.insert(name.clone(), *inode);
-            }
-            Self::Unlink { name } => {
-                names.remove(name);
-            }
-            Self::Rename { from, to, inode } => {
-                names.remove(from);
-                names.insert(to.clone(), *inode);
-            }
-        }
-    }
-
-    fn touches(&self, dir: &str) -> bool {
-        let name = match self {
-            Self::Link { name, .. } | Self::Unlink { name } | Self::Rename { from: name, .. } => name,
-        };
-        name.rsplit_once('/').map_or("", |(parent, _)| parent) == dir
-    }
-}
-
-fn fault(operation: &'static str, name: &str, cause: &str) -> Fault {
-    Fault::Io { operation, path: name.to_owned(), cause: cause.to_owned() }
 }
 
 impl Disk for MemDisk {
@@ -440,16 +321,7 @@ impl File for MemFile {
                 Err(fault("write", &self.name, "input/output error (injected)"))
             }
             Some(WriteFault::Lost) => {
-                let earlier = std::mem::take(&mut inode.dirty);
-                inode.dirty.clone_from(&earlier);
-                inode.write(offset, bytes);
-                let (first, last) = (offset / BLOCK_BYTES as u64, (offset + bytes.len() as u64) / BLOCK_BYTES as u64);
-                for (number, page) in std::mem::replace(&mut inode.dirty, earlier) {
-                    if (first..=last).contains(&number) {
-                        inode.dirty.remove(&number);
-                        inode.ghost.insert(number, page);
-                    }
-                }
+                inode.write_lost(offset, bytes);
                 Ok(())
             }
             Some(WriteFault::Misdirected { offset }) => {
@@ -479,85 +351,5 @@ impl File for MemFile {
         let mut state = self.disk.lock();
         state.check_power("stat", &self.name)?;
         self.with("stat", &mut state, |inode| inode.size)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(disk: &MemDisk) -> Arc<dyn File> {
-        let file = disk.create("f").expect("create");
-        file.write_at(0, &[1; 3 * BLOCK_BYTES]).expect("write");
-        file.sync_data().expect("sync");
-        disk.sync_dir("").expect("sync");
-        file
-    }
-
-    #[test]
-    fn synced_bytes_survive_and_unsynced_ones_may_tear() {
-        let mut outcomes = BTreeSet::new();
-        for seed in 0..200 {
-            let disk = MemDisk::new(0);
-            let handle = file(&disk);
-            handle.write_at(BLOCK_BYTES as u64, &[2; BLOCK_BYTES]).expect("write");
-            disk.crash(seed);
-            let contents = disk.contents("f").expect("the name was synced");
-            assert!(contents[..BLOCK_BYTES].iter().all(|&byte| byte == 1), "a synced page changed");
-            assert!(contents[2 * BLOCK_BYTES..].iter().all(|&byte| byte == 1), "a synced page changed");
-            let sectors = contents[BLOCK_BYTES..2 * BLOCK_BYTES].chunks(SECTOR_BYTES);
-            outcomes.insert(sectors.map(|sector| sector[0]).collect::<Vec<u8>>());
-        }
-        assert!(outcomes.contains(&vec![1; 8]) && outcomes.contains(&vec![2; 8]), "all or nothing never happened");
-        assert!(outcomes.len() > 10, "pages hardly ever tear: {outcomes:?}");
-    }
-
-    #[test]
-    fn names_are_lost_without_a_directory_sync() {
-        let disk = MemDisk::new(0);
-        file(&disk);
-        disk.create("unsynced").expect("create");
-        disk.rename("f", "g").expect("rename");
-        let survivor = disk.fork();
-        survivor.sync_dir("").expect("sync");
-        disk.crash_hard();
-        survivor.crash_hard();
-        assert_eq!(disk.list(""), Ok(vec!["f".to_owned()]));
-        assert_eq!(survivor.list(""), Ok(vec!["g".to_owned(), "unsynced".to_owned()]));
-    }
-
-    #[test]
-    fn a_failed_sync_loses_what_it_should_have_saved() {
-        let disk = MemDisk::new(0);
-        let handle = file(&disk);
-        disk.fault_sync(0);
-        handle.write_at(0, &[7; 10]).expect("write");
-        assert!(handle.sync_data().is_err());
-        handle.sync_data().expect("the second sync lies, as on a real system");
-        let mut byte = [0];
-        handle.read_at(0, &mut byte).expect("read");
-        assert_eq!(byte, [7], "still in the cache");
-        disk.crash(1);
-        assert_eq!(disk.contents("f").expect("file")[0], 1, "and gone after the crash");
-    }
-
-    #[test]
-    fn lost_misdirected_and_refused_writes() {
-        let disk = MemDisk::new(0);
-        let handle = file(&disk);
-        disk.fault_write(0, WriteFault::Lost);
-        disk.fault_write(1, WriteFault::Misdirected { offset: 2 * BLOCK_BYTES as u64 });
-        handle.write_at(0, &[5; 10]).expect("write");
-        handle.write_at(BLOCK_BYTES as u64, &[6; 10]).expect("write");
-        handle.sync_data().expect("sync");
-        assert_eq!(disk.contents("f").expect("file")[0], 5);
-        disk.crash_hard();
-        let contents = disk.contents("f").expect("file");
-        assert_eq!((contents[0], contents[BLOCK_BYTES], contents[2 * BLOCK_BYTES]), (1, 1, 6));
-        disk.set_capacity(Some(3 * BLOCK_BYTES as u64));
-        let handle = disk.open("f").expect("open");
-        handle.write_at(0, &[9; BLOCK_BYTES]).expect("an overwrite needs no room");
-        let Err(full) = handle.write_at(3 * BLOCK_BYTES as u64, &[9]) else { panic!("wrote beyond the capacity") };
-        assert!(crate::disk::is_full(&full));
     }
 }
