@@ -1,7 +1,6 @@
 //! A group on this node: the replica, the cursor of its state machine, and the requests that wait for either.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use base::{Ballot, GroupId, Index, Instant, NodeId, limits};
 use bytes::Bytes;
@@ -9,6 +8,7 @@ use kernel::{Committed, Replica};
 
 use crate::effect::{Effect, ReplyTo, Response, Task};
 use crate::event::Ticket;
+use crate::pace::Pace;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::retention::Retention;
@@ -22,7 +22,7 @@ pub(crate) struct Parked {
     pub(crate) deadline: Instant,
 }
 
-/// A write that waits for the round before it, see [`Group::take_due_writes`]. Surely not done so far.
+/// A write that waits for its round. Surely not done so far.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) reply: ReplyTo,
@@ -30,8 +30,6 @@ pub(crate) struct Queued {
     pub(crate) deadline: Instant,
 }
 
-/// Writes waiting longer than this are proposed whatever is still undecided: on a slow network rounds overlap.
-const QUEUE_TIME_MAX: Duration = Duration::from_millis(1);
 /// Payload bytes waiting above which a round is worth starting beside the one before it.
 const QUEUE_BYTES: usize = 64 * 1024;
 
@@ -50,7 +48,8 @@ pub(crate) struct Group {
     /// Writes on their way into the log of this leader.
     queue: Vec<Queued>,
     queue_bytes: usize,
-    queued_since: Instant,
+    pub(crate) write_pace: Pace,
+    pub(crate) read_pace: Pace,
     /// The last index proposed here.
     proposed: Index,
     pub(crate) reads: Reads,
@@ -76,7 +75,8 @@ impl Group {
             proposals: Proposals::default(),
             queue: Vec::new(),
             queue_bytes: 0,
-            queued_since: Instant::default(),
+            write_pace: Pace::default(),
+            read_pace: Pace::default(),
             proposed: Index(0),
             reads: Reads::default(),
             parked: VecDeque::new(),
@@ -93,27 +93,32 @@ impl Group {
 
     /// Takes a write in for the next round.
     pub(crate) fn enqueue(&mut self, now: Instant, queued: Queued) {
-        if self.queue.is_empty() {
-            self.queued_since = now;
-        }
+        self.write_pace.wait(now);
         self.queue_bytes += queued.payload.len();
         self.queue.push(queued);
     }
 
-    /// The writes to propose now. While a round is undecided, small writes gather for the next one: one message, one
-    /// fsync and one apply for all of them instead of one each. A lone client never waits, since nothing is undecided.
+    /// The writes to propose now: none, or all that wait.
     pub(crate) fn take_due_writes(&mut self, now: Instant) -> Vec<Queued> {
-        let undecided = self.proposed > self.replica.commit_index();
-        if undecided && self.queue_bytes < QUEUE_BYTES && now < self.queued_since + QUEUE_TIME_MAX {
+        if self.proposed <= self.replica.commit_index() {
+            self.write_pace.finish(now);
+        }
+        if self.write_deadline().is_none_or(|due| now < due) && self.queue_bytes < QUEUE_BYTES {
             return Vec::new();
         }
+        self.write_pace.start(now, self.queue.len());
         self.queue_bytes = 0;
         std::mem::take(&mut self.queue)
     }
 
     /// When [`Group::take_due_writes`] is due at the latest.
-    pub(crate) fn queue_deadline(&self) -> Option<Instant> {
-        (!self.queue.is_empty()).then(|| self.queued_since + QUEUE_TIME_MAX)
+    pub(crate) fn write_deadline(&self) -> Option<Instant> {
+        self.write_pace.due()
+    }
+
+    /// When the next confirmation for reads is due at the latest.
+    pub(crate) fn read_deadline(&self) -> Option<Instant> {
+        self.read_pace.due()
     }
 
     /// A write is in the log of this leader.

@@ -9,6 +9,7 @@ pub mod event;
 mod forward;
 mod group;
 mod node;
+mod pace;
 mod proposals;
 mod reads;
 mod retention;

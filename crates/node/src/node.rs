@@ -131,6 +131,7 @@ impl Node {
             }
             effects.append(&mut sends);
             effects.append(&mut rest);
+            self.ask_for_reads(now);
             self.propose_due_writes(now);
         }
         effects.append(&mut self.effects);
@@ -167,7 +168,7 @@ impl Node {
                     let fresh = group.reads.confirmed(done.id, at, group.applied);
                     rest.extend(fresh.into_iter().map(|r| Effect::Reply(r.ticket, Response::ReadReady)));
                 }
-                Err(_) => group.reads.failed(done.id),
+                Err(_) => group.reads.failed(done.id), // Asked again at the next look at those who wait.
             }
         }
         rest.extend(ready.loads.into_iter().map(|load| Effect::Load(id, load)));
@@ -189,8 +190,9 @@ impl Node {
         let replicas = self.groups.values().map(|group| group.replica.next_deadline()).min();
         let waiting = !self.forwards.is_empty() || self.groups.values().any(Group::has_waiters);
         let waiters = if waiting { self.waiters_due } else { self.waiters_due + Duration::from_secs(1) };
-        let queues = self.groups.values().filter_map(Group::queue_deadline).min();
-        [replicas, queues].into_iter().flatten().fold(waiters, Instant::min)
+        let writes = self.groups.values().filter_map(Group::write_deadline).min();
+        let reads = self.groups.values().filter_map(Group::read_deadline).min();
+        [replicas, writes, reads].into_iter().flatten().fold(waiters, Instant::min)
     }
 
     /// The state of a group's replica, for operators and routing.
@@ -259,7 +261,9 @@ impl Node {
             for Parked { ticket, payload, deadline } in parked {
                 self.route_write(now, id, ReplyTo::Local(ticket), payload, deadline);
             }
-            if self.groups[&id].reads.has_arrived() {
+            let group = self.groups.get_mut(&id).expect("listed above");
+            if group.reads.has_arrived() {
+                group.read_pace.wait(now);
                 self.dirty.insert(id);
             }
         }
@@ -290,7 +294,10 @@ impl Node {
                 self.route_write(now, group, ReplyTo::Local(ticket), payload, deadline);
             }
             Request::Read { group } => match self.touch(group) {
-                Some(group) => group.reads.arrive(Reader { ticket, deadline }),
+                Some(group) => {
+                    group.reads.arrive(Reader { ticket, deadline });
+                    group.read_pace.wait(now);
+                }
                 None => self.effects.push(Effect::Reply(ticket, Response::Refused(Refusal::NotLeader(None)))),
             },
             Request::TransferLeadership { group, to } => self.transfer(now, ticket, group, to),
@@ -384,15 +391,22 @@ impl Node {
 
     fn ask_for_reads(&mut self, now: Instant) {
         for (id, group) in &mut self.groups {
-            if !group.reads.has_arrived() {
+            if !group.reads.has_asked() {
+                group.read_pace.finish(now);
+            }
+            if !group.reads.has_arrived() || group.read_deadline().is_some_and(|due| now < due) {
                 continue;
             }
             let read = ReadId(self.next_read);
             if group.replica.read(now, read).is_ok() {
                 self.next_read += 1;
                 let readers = group.reads.take_arrived();
+                group.read_pace.start(now, readers.len());
                 group.reads.asked(read, readers);
                 self.dirty.insert(*id);
+            } else {
+                // Asked again when a leader shows up, or at the next look at those who wait.
+                group.read_pace.start(now, 0);
             }
         }
     }

@@ -34,6 +34,11 @@ impl Reads {
         !self.arrived.is_empty()
     }
 
+    /// Whether a confirmation is under way.
+    pub(crate) fn has_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     /// Whether any read is anywhere in here.
     pub(crate) fn is_empty(&self) -> bool {
         self.arrived.is_empty() && self.asked.is_empty() && self.waiting.is_empty()

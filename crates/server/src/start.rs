@@ -412,8 +412,7 @@ impl Host<'_> {
                     stop,
                 }
                 .run()
-                .await;
-                Ok(())
+                .await
             })
         })?);
         Ok(threads)

@@ -13,4 +13,5 @@ pub(crate) mod failure;
 pub(crate) mod io_thread;
 pub(crate) mod maintenance;
 pub(crate) mod node_thread;
+mod timer;
 pub(crate) mod wal_thread;

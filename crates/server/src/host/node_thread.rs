@@ -1,11 +1,10 @@
 //! The node's thread: collects events, lets the node take its turn, carries out the effects.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
+use base::Fault;
 use node::{Effect, Event, Node};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -15,6 +14,7 @@ use crate::clock;
 use crate::gateway::GROUP;
 use crate::host::apply_thread::ApplyJob;
 use crate::host::io_thread::IoJob;
+use crate::host::timer::Timer;
 use crate::host::wal_thread::WalJob;
 use crate::lane::{Answer, Outbox};
 use crate::metrics::Metrics;
@@ -40,19 +40,17 @@ pub(crate) struct NodeThread {
 
 impl NodeThread {
     /// Runs until the node is told to stop.
-    pub(crate) async fn run(mut self) {
-        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+    pub(crate) async fn run(mut self) -> Result<(), Fault> {
+        let mut timer = Timer::new()?;
         let mut events = Vec::new();
         loop {
-            let now = clock::now();
-            let due = self.node.next_deadline();
-            sleep.as_mut().reset(tokio::time::Instant::now() + due.since(now));
+            timer.set(self.node.next_deadline())?;
             tokio::select! {
                 biased;
-                _ = self.stop.changed() => return,
-                _ = self.inbox.arrived() => {}
-                taken = self.events.recv_many(&mut events, EVENTS_PER_TURN_MAX) => if taken == 0 { return },
-                () = &mut sleep => {}
+                _ = self.stop.changed() => return Ok(()),
+                () = self.inbox.arrived() => {}
+                taken = self.events.recv_many(&mut events, EVENTS_PER_TURN_MAX) => if taken == 0 { return Ok(()) },
+                rung = timer.rung() => rung?,
             }
             self.inbox.drain(&mut events);
             while let Ok(event) = self.events.try_recv() {
