@@ -52,7 +52,7 @@ pub use outcome::{
     Change, CompactResult, DeleteResult, Event, EventKind, KeyValue, OpOutcome, OpResult, Outcome, OutcomeResult,
     PutResult, RangeResult, TxnResult,
 };
-pub use range::{RangeResponse, ReadError, range, range_within};
+pub use range::{RangeResponse, ReadError, range, range_whole, range_within};
 pub use reject::{Class, Reject};
 pub use span::Span;
 pub use state::{State, mark, state};

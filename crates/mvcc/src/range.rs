@@ -56,28 +56,45 @@ pub fn range_within(
     request.validate()?;
     let state = state(view)?;
     let at = state.resolve(request.revision)?;
-    let (result, stopped_at) = evaluate(view, &state, at, request, bytes_max)?;
+    let (result, stopped_at) = evaluate(view, &state, at, request, bytes_max, false)?;
     Ok((RangeResponse { revision: state.revision, result }, stopped_at))
 }
 
-/// Answers a request whose revision has been resolved. `state` describes what `view` shows.
+/// Answers `request` if its pairs take at most `bytes_max` stored bytes. `None` if they take more, and nothing further is
+/// read then, whatever the order.
+pub fn range_whole(
+    view: &dyn View,
+    request: &RangeRequest,
+    bytes_max: usize,
+) -> Result<Option<RangeResponse>, ReadError> {
+    request.validate()?;
+    let state = state(view)?;
+    let at = state.resolve(request.revision)?;
+    let (result, stopped_at) = evaluate(view, &state, at, request, bytes_max, true)?;
+    Ok(stopped_at.is_none().then_some(RangeResponse { revision: state.revision, result }))
+}
+
+/// Answers a request whose revision has been resolved. `state` describes what `view` shows. With `whole` an answer that
+/// exceeds the bytes is given up at once, else the rest of the range is still counted.
 pub(crate) fn evaluate(
     view: &dyn View,
     state: &State,
     at: Option<i64>,
     request: &RangeRequest,
     bytes_max: usize,
+    whole: bool,
 ) -> Result<(RangeResult, Option<Bytes>), Fault> {
     let span = Span::new(&request.key, &request.range_end);
     // The number of all keys is known, so a bounded read of everything need not walk to the end to count.
     let known_count = (at.is_none() && span.is_everything()).then_some(state.keys);
-    let mut collector = Collector::new(request, bytes_max);
+    let mut collector = Collector::new(request, bytes_max, whole);
     let mut count = 0u64;
     if !(request.count_only && known_count.is_some()) {
         scan::visit(view, &span, at, &mut |key, row| {
             count += 1;
             if collector.is_full() {
-                return Ok(if known_count.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+                let enough = known_count.is_some() || (whole && collector.stopped_at.is_some());
+                return Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
             }
             collector.offer(key, &row)?;
             Ok(ControlFlow::Continue(()))
@@ -96,12 +113,14 @@ struct Collector<'a> {
     first_wins: bool,
     sorted_by_key: bool,
     bytes_left: usize,
+    /// The answer is of use only if it is whole: bytes count also when it must be sorted.
+    whole: bool,
     kvs: Vec<KeyValue>,
     stopped_at: Option<Bytes>,
 }
 
 impl<'a> Collector<'a> {
-    fn new(request: &'a RangeRequest, bytes_max: usize) -> Self {
+    fn new(request: &'a RangeRequest, bytes_max: usize, whole: bool) -> Self {
         let filtered = has_filters(request);
         let sorted_by_key = request.sort_target == SortTarget::Key && request.sort_order != SortOrder::Descend;
         // etcd takes the first `limit` + 1 keys also when it then sorts them by another field, unless an order is
@@ -109,7 +128,16 @@ impl<'a> Collector<'a> {
         let first_wins = sorted_by_key || (request.sort_order == SortOrder::None && !filtered);
         let limit = usize::try_from(request.limit).unwrap_or(if request.limit > 0 { usize::MAX } else { 0 });
         let limit = if limit == 0 { usize::MAX } else { limit };
-        Self { request, limit, first_wins, sorted_by_key, bytes_left: bytes_max, kvs: Vec::new(), stopped_at: None }
+        Self {
+            request,
+            limit,
+            first_wins,
+            sorted_by_key,
+            bytes_left: bytes_max,
+            whole,
+            kvs: Vec::new(),
+            stopped_at: None,
+        }
     }
 
     /// Whether no further pair can change the answer. One more than the limit is kept, for `more`.
@@ -128,7 +156,8 @@ impl<'a> Collector<'a> {
             kv.value = Bytes::new();
             kv.lease = LeaseId(0);
         }
-        if self.sorted_by_key && self.kvs.len() < self.limit {
+        // A limited sort keeps its memory in proportion to the limit, below.
+        if self.kvs.len() < self.limit && (self.sorted_by_key || (self.whole && self.limit == usize::MAX)) {
             let size = kv.key.len() + kv.value.len() + header.value_at;
             if size > self.bytes_left && !self.kvs.is_empty() {
                 self.stopped_at = Some(kv.key);

@@ -10,6 +10,9 @@ pub enum Reject {
     /// A request or compare without a key.
     #[error("etcdserver: key is not provided")]
     EmptyKey,
+    /// A key, or the end of a range, longer than [`KEY_BYTES_MAX`](base::limits::KEY_BYTES_MAX). Not known to etcd.
+    #[error("etcdserver: key is too long: at most {} bytes are possible", base::limits::KEY_BYTES_MAX)]
+    KeyTooLong,
     /// `ignore_value` or `ignore_lease` on a key that does not exist, or a transaction operation without content.
     #[error("etcdserver: key not found")]
     KeyNotFound,
@@ -52,7 +55,7 @@ pub enum Class {
 
 impl Reject {
     /// Every refusal, in the order of the codes they are encoded with.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::EmptyKey,
         Self::KeyNotFound,
         Self::ValueProvided,
@@ -63,6 +66,7 @@ impl Reject {
         Self::Compacted,
         Self::FutureRevision,
         Self::LeaseNotFound,
+        Self::KeyTooLong,
     ];
 
     /// The status it is sent as.
@@ -70,6 +74,7 @@ impl Reject {
     pub const fn class(self) -> Class {
         match self {
             Self::EmptyKey
+            | Self::KeyTooLong
             | Self::KeyNotFound
             | Self::ValueProvided
             | Self::LeaseProvided
@@ -94,6 +99,7 @@ impl Reject {
             Self::Compacted => 8,
             Self::FutureRevision => 9,
             Self::LeaseNotFound => 10,
+            Self::KeyTooLong => 11,
         }
     }
 
@@ -114,6 +120,6 @@ mod tests {
             assert_eq!(Reject::read(&mut Reader::new(vec![reject.code()].into())), Ok(reject));
         }
         assert!(Reject::read(&mut Reader::new(vec![0].into())).is_err());
-        assert!(Reject::read(&mut Reader::new(vec![11].into())).is_err());
+        assert!(Reject::read(&mut Reader::new(vec![12].into())).is_err());
     }
 }

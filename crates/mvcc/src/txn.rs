@@ -135,6 +135,6 @@ fn read_path(view: &dyn View, state: &State, path: &Path<'_>) -> Result<TxnResul
 pub(crate) fn read_op(view: &dyn View, state: &State, range: &RangeRequest) -> Result<OpOutcome, Fault> {
     let at = state.resolve(range.revision);
     let at = at.unwrap_or_else(|reject| panic!("a checked read at {} was refused: {reject}", range.revision));
-    let (result, _) = evaluate(view, state, at, range, usize::MAX)?;
+    let (result, _) = evaluate(view, state, at, range, usize::MAX, false)?;
     Ok(OpOutcome { revision: state.revision, result: OpResult::Range(result) })
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use base::limits::{TXN_DEPTH_MAX, TXN_OPS_MAX};
+use base::limits::{KEY_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPS_MAX};
 use bytes::Bytes;
 
 use crate::command::{Command, DeleteRange, Op, Put, RangeRequest, SortOrder, SortTarget, Txn};
@@ -49,9 +49,7 @@ impl Command {
 impl RangeRequest {
     /// The static checks, in etcd's order.
     pub fn validate(&self) -> Result<(), Reject> {
-        if self.key.is_empty() {
-            return Err(Reject::EmptyKey);
-        }
+        check_span(&self.key, &self.range_end)?;
         if self.sort_order == SortOrder::Unknown || self.sort_target == SortTarget::Unknown {
             return Err(Reject::InvalidSortOption);
         }
@@ -62,9 +60,7 @@ impl RangeRequest {
 impl Put {
     /// The static checks, in etcd's order.
     pub fn validate(&self) -> Result<(), Reject> {
-        if self.key.is_empty() {
-            return Err(Reject::EmptyKey);
-        }
+        check_span(&self.key, &Bytes::new())?;
         if self.ignore_value && !self.value.is_empty() {
             return Err(Reject::ValueProvided);
         }
@@ -78,7 +74,7 @@ impl Put {
 impl DeleteRange {
     /// The static checks.
     pub fn validate(&self) -> Result<(), Reject> {
-        if self.key.is_empty() { Err(Reject::EmptyKey) } else { Ok(()) }
+        check_span(&self.key, &self.range_end)
     }
 }
 
@@ -93,14 +89,25 @@ impl Txn {
     }
 }
 
+/// Keys are there, and fit the engine.
+fn check_span(key: &Bytes, range_end: &Bytes) -> Result<(), Reject> {
+    if key.is_empty() {
+        return Err(Reject::EmptyKey);
+    }
+    if key.len().max(range_end.len()) > KEY_BYTES_MAX {
+        return Err(Reject::KeyTooLong);
+    }
+    Ok(())
+}
+
 fn validate_level(txn: &Txn, ops_max: usize, depth: usize, total: &mut usize) -> Result<(), Reject> {
     let widest = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
     *total += txn.compares.len() + txn.success.len() + txn.failure.len();
     if widest > ops_max || depth >= TXN_DEPTH_MAX || *total > TXN_OPS_TOTAL_MAX {
         return Err(Reject::TooManyOperations);
     }
-    if txn.compares.iter().any(|compare| compare.key.is_empty()) {
-        return Err(Reject::EmptyKey);
+    for compare in &txn.compares {
+        check_span(&compare.key, &compare.range_end)?;
     }
     for op in txn.success.iter().chain(&txn.failure) {
         match op {

@@ -11,9 +11,9 @@ use kernel::{LoadRequest, Mark, Record, Refusal};
 use crate::event::{SnapshotId, Ticket};
 use crate::wire::PeerMessage;
 
-/// Who waits for the outcome of a command.
+/// Who asked for a command to be proposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ReplyTo {
+pub(crate) enum ReplyTo {
     /// A client of this node.
     Local(Ticket),
     /// Another node, which forwarded a client's request under this id.
@@ -25,8 +25,8 @@ pub enum ReplyTo {
 pub struct Task {
     /// The encoded command.
     pub payload: Bytes,
-    /// Who waits for its outcome here; nobody on followers.
-    pub reply: Option<ReplyTo>,
+    /// The client of this node that waits for the outcome, if one does.
+    pub reply: Option<Ticket>,
 }
 
 /// Why the outcome of a write is not known.
@@ -40,13 +40,12 @@ pub enum Uncertainty {
     LeaderFailed,
 }
 
-/// An answer to a [`crate::Request`]. Outcomes of local proposals come from the apply side, not from here.
+/// An answer to a [`crate::Request`]. The outcome of a write is not among them: it comes from apply, on the node that has
+/// the client, see [`Task`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {
     /// The local state is fresh enough: read it now.
     ReadReady,
-    /// Done; the encoded outcome, computed by the leader at apply.
-    Outcome(Bytes),
     /// Done, nothing to tell.
     Done,
     /// Surely not done.

@@ -59,8 +59,6 @@ pub enum Event {
         group: GroupId,
         /// Last index applied.
         index: Index,
-        /// Encoded outcomes of requests that other nodes forwarded to us: (node, its forward id, outcome).
-        outcomes: Vec<(NodeId, u64, Bytes)>,
     },
     /// Answer to [`crate::Effect::Load`].
     Loaded {

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use base::{Ballot, GroupId, Index, Instant, NodeId, limits};
+use base::{GroupId, Index, Instant, NodeId, limits};
 use bytes::Bytes;
 use kernel::{Committed, Replica};
 
-use crate::effect::{Effect, ReplyTo, Response, Task};
+use crate::effect::{Effect, ReplyTo, Response, Task, Uncertainty};
 use crate::event::Ticket;
 use crate::pace::Pace;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::retention::Retention;
 use crate::snapshot::{Incoming, Outgoing};
+use crate::wire::{ForwardAnswer, PeerMessage};
 
 /// A write of a local client for which no leader was found yet: surely not done so far.
 #[derive(Debug)]
@@ -122,9 +123,8 @@ impl Group {
     }
 
     /// A write is in the log of this leader.
-    pub(crate) fn proposed(&mut self, index: Index, origin: Ballot, reply: ReplyTo, deadline: Instant) {
+    pub(crate) fn proposed(&mut self, index: Index) {
         self.proposed = index;
-        self.proposals.add(index, origin, reply, deadline);
     }
 
     /// Whether anything here has a deadline of its own.
@@ -160,14 +160,16 @@ impl Group {
             self.retention.applied(entry.index, entry.payload.len());
             let settled = self.proposals.settle(entry.index, entry.origin);
             for loser in settled.losers {
-                effects.push(superseded(loser));
+                effects.push(Effect::Reply(loser, Response::Superseded));
             }
             match (entry.kind, effective) {
                 (kernel::EntryKind::Command, true) => {
                     tasks.push(Task { payload: entry.payload, reply: settled.winner });
                 }
                 // A fenced command is a no-op on every replica: surely not done.
-                (kernel::EntryKind::Command, false) => effects.extend(settled.winner.map(superseded)),
+                (kernel::EntryKind::Command, false) => {
+                    effects.extend(settled.winner.map(|winner| Effect::Reply(winner, Response::Superseded)));
+                }
                 (kernel::EntryKind::EpochStart | kernel::EntryKind::Config, _) => {
                     assert!(settled.winner.is_none(), "clients propose commands only");
                 }
@@ -189,8 +191,8 @@ impl Group {
         assert!(index > self.handed, "a snapshot at {index} over a state at {}", self.handed);
         self.applied = index;
         self.handed = index;
-        for reply in self.proposals.drain_through(index) {
-            effects.push(unknown(reply, crate::effect::Uncertainty::LeaderFailed));
+        for ticket in self.proposals.drain_through(index) {
+            effects.push(Effect::Reply(ticket, Response::Unknown(Uncertainty::LeaderFailed)));
         }
     }
 
@@ -205,24 +207,12 @@ impl Group {
     }
 }
 
-/// The answer "surely not done, the slot went to another entry".
-fn superseded(reply: ReplyTo) -> Effect {
-    answer(reply, Response::Superseded, crate::wire::ForwardAnswer::Superseded)
-}
-
-/// The answer "nobody knows".
-pub(crate) fn unknown(reply: ReplyTo, why: crate::effect::Uncertainty) -> Effect {
-    answer(reply, Response::Unknown(why), crate::wire::ForwardAnswer::Unknown(why))
-}
-
 /// The answer "surely not done" with the kernel's reason.
 pub(crate) fn refused(reply: ReplyTo, why: kernel::Refusal) -> Effect {
-    answer(reply, Response::Refused(why), crate::wire::ForwardAnswer::Refused(why))
-}
-
-fn answer(reply: ReplyTo, local: Response, remote: crate::wire::ForwardAnswer) -> Effect {
     match reply {
-        ReplyTo::Local(ticket) => Effect::Reply(ticket, local),
-        ReplyTo::Remote(node, id) => Effect::Send(node, crate::wire::PeerMessage::ForwardReply { id, answer: remote }),
+        ReplyTo::Local(ticket) => Effect::Reply(ticket, Response::Refused(why)),
+        ReplyTo::Remote(node, id) => {
+            Effect::Send(node, PeerMessage::ForwardReply { id, answer: ForwardAnswer::Refused(why) })
+        }
     }
 }

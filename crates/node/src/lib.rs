@@ -16,7 +16,7 @@ mod retention;
 mod snapshot;
 pub mod wire;
 
-pub use effect::{Effect, ReplyTo, Response, Task, Uncertainty};
+pub use effect::{Effect, Response, Task, Uncertainty};
 pub use event::{Event, Request, SnapshotId, Ticket};
 pub use node::{GroupStart, Node, NodeConfig};
 pub use wire::{ForwardAnswer, PeerMessage};

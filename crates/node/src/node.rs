@@ -97,7 +97,7 @@ impl Node {
             Event::Peer(from, message) => self.on_peer(now, from, message),
             Event::Request(ticket, request) => self.on_request(now, ticket, request),
             Event::Persisted(lsn) => self.on_persisted(now, lsn),
-            Event::Applied { group, index, outcomes } => self.on_applied(group, index, outcomes),
+            Event::Applied { group, index } => self.on_applied(group, index),
             Event::Loaded { group, to, entries } => {
                 if let Some(group) = self.touch(group) {
                     group.replica.loaded(now, to, entries);
@@ -234,8 +234,8 @@ impl Node {
     fn expire(&mut self, now: Instant) {
         let effects = &mut self.effects;
         for group in self.groups.values_mut() {
-            for reply in group.proposals.expire(now) {
-                effects.push(group::unknown(reply, Uncertainty::Timeout));
+            for ticket in group.proposals.expire(now) {
+                effects.push(Effect::Reply(ticket, Response::Unknown(Uncertainty::Timeout)));
             }
             for reader in group.reads.expire(now) {
                 effects.push(Effect::Reply(reader.ticket, Response::TimedOut));
@@ -376,7 +376,18 @@ impl Node {
         for (id, group) in &mut self.groups {
             for Queued { reply, payload, deadline } in group.take_due_writes(now) {
                 match group.replica.propose(now, payload.clone()) {
-                    Ok((index, origin)) => group.proposed(index, origin, reply, deadline),
+                    Ok((index, origin)) => {
+                        group.proposed(index);
+                        match reply {
+                            ReplyTo::Local(ticket) => group.proposals.add(index, origin, ticket, deadline),
+                            ReplyTo::Remote(node, id) => {
+                                // Sent after the append of this turn, on the same connection: it is there before the
+                                // index can be applied.
+                                let answer = ForwardAnswer::Accepted { index, origin };
+                                self.effects.push(Effect::Send(node, PeerMessage::ForwardReply { id, answer }));
+                            }
+                        }
+                    }
                     // Not the leader any more: to whoever is.
                     Err(Refusal::NotLeader(_) | Refusal::NotReady) => refused.push((*id, reply, payload, deadline)),
                     Err(refusal) => self.effects.push(group::refused(reply, refusal)),
@@ -454,19 +465,22 @@ impl Node {
 
     fn on_forward_reply(&mut self, from: NodeId, id: u64, answer: ForwardAnswer) {
         let Some(forwarded) = self.forwards.take(id, from) else { return };
-        let response = match answer {
-            ForwardAnswer::Outcome(outcome) => Response::Outcome(outcome),
-            ForwardAnswer::Refused(Refusal::NotLeader(_) | Refusal::NotReady) => {
-                let Forwarded { ticket, group, payload, deadline, .. } = forwarded;
-                // Surely not done: try again when a leader shows up, at the latest at the next look at the waiters.
-                let group = self.groups.get_mut(&group).expect("forwarded for a known group");
-                return group.parked.push_back(Parked { ticket, payload, deadline });
+        let Forwarded { ticket, group, payload, deadline, .. } = forwarded;
+        let group = self.groups.get_mut(&group).expect("forwarded for a known group");
+        match answer {
+            ForwardAnswer::Accepted { index, origin } if index > group.handed => {
+                group.proposals.add(index, origin, ticket, deadline);
             }
-            ForwardAnswer::Refused(refusal) => Response::Refused(refusal),
-            ForwardAnswer::Superseded => Response::Superseded,
-            ForwardAnswer::Unknown(why) => Response::Unknown(why),
-        };
-        self.effects.push(Effect::Reply(forwarded.ticket, response));
+            // Decided before we knew that it was ours: the news came too late to catch the outcome.
+            ForwardAnswer::Accepted { .. } => {
+                self.effects.push(Effect::Reply(ticket, Response::Unknown(Uncertainty::LeaderFailed)));
+            }
+            // Surely not done: try again when a leader shows up, at the latest at the next look at the waiters.
+            ForwardAnswer::Refused(Refusal::NotLeader(_) | Refusal::NotReady) => {
+                group.parked.push_back(Parked { ticket, payload, deadline });
+            }
+            ForwardAnswer::Refused(refusal) => self.effects.push(Effect::Reply(ticket, Response::Refused(refusal))),
+        }
     }
 
     fn on_persisted(&mut self, now: Instant, lsn: Synced<Lsn>) {
@@ -477,11 +491,7 @@ impl Node {
         }
     }
 
-    fn on_applied(&mut self, id: GroupId, index: Index, outcomes: Vec<(NodeId, u64, Bytes)>) {
-        for (node, id, outcome) in outcomes {
-            let answer = ForwardAnswer::Outcome(outcome);
-            self.effects.push(Effect::Send(node, PeerMessage::ForwardReply { id, answer }));
-        }
+    fn on_applied(&mut self, id: GroupId, index: Index) {
         let group = self.groups.get_mut(&id).expect("applied for a known group");
         if index <= group.applied {
             return;

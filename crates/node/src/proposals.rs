@@ -1,4 +1,5 @@
-//! Proposals of this node that wait for their slot to be decided.
+//! Commands of this node's clients that have a place in the log and wait for it to be decided; proposed here, or by the
+//! leader on our behalf.
 //!
 //! A proposal is named by (index, origin): the origin ballot is unique to one leadership, so at most one proposal ever
 //! has that name. When the slot is applied it holds either that proposal (done) or another one (surely not done).
@@ -7,21 +8,21 @@ use std::collections::{BTreeMap, VecDeque};
 
 use base::{Ballot, Index, Instant};
 
-use crate::effect::ReplyTo;
+use crate::event::Ticket;
 
 #[derive(Debug)]
 struct Pending {
     origin: Ballot,
-    reply: ReplyTo,
+    ticket: Ticket,
 }
 
 /// What became of the proposals that waited for a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
     /// The proposal that holds the slot.
-    pub(crate) winner: Option<ReplyTo>,
+    pub(crate) winner: Option<Ticket>,
     /// Proposals of earlier leaderships that lost it.
-    pub(crate) losers: Vec<ReplyTo>,
+    pub(crate) losers: Vec<Ticket>,
 }
 
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ pub(crate) struct Proposals {
 }
 
 impl Proposals {
-    pub(crate) fn add(&mut self, index: Index, origin: Ballot, reply: ReplyTo, deadline: Instant) {
-        self.by_index.entry(index).or_default().push(Pending { origin, reply });
+    pub(crate) fn add(&mut self, index: Index, origin: Ballot, ticket: Ticket, deadline: Instant) {
+        self.by_index.entry(index).or_default().push(Pending { origin, ticket });
         self.deadlines.push_back((deadline, index, origin));
     }
 
@@ -43,23 +44,23 @@ impl Proposals {
         for pending in self.by_index.remove(&index).into_iter().flatten() {
             if pending.origin == origin {
                 assert!(settled.winner.is_none(), "two proposals named {index}@{origin}");
-                settled.winner = Some(pending.reply);
+                settled.winner = Some(pending.ticket);
             } else {
-                settled.losers.push(pending.reply);
+                settled.losers.push(pending.ticket);
             }
         }
         settled
     }
 
     /// Everything decided up to `index` by other means (a snapshot): the outcomes are not known here.
-    pub(crate) fn drain_through(&mut self, index: Index) -> Vec<ReplyTo> {
+    pub(crate) fn drain_through(&mut self, index: Index) -> Vec<Ticket> {
         let later = self.by_index.split_off(&index.next());
         let done = std::mem::replace(&mut self.by_index, later);
-        done.into_values().flatten().map(|pending| pending.reply).collect()
+        done.into_values().flatten().map(|pending| pending.ticket).collect()
     }
 
     /// Proposals that waited too long; they may still be decided later.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Ticket> {
         let mut expired = Vec::new();
         while let Some(&(deadline, index, origin)) = self.deadlines.front() {
             let waiting = self.by_index.get(&index).is_some_and(|all| all.iter().any(|p| p.origin == origin));
@@ -69,7 +70,7 @@ impl Proposals {
             self.deadlines.pop_front();
             if waiting && let Some(all) = self.by_index.get_mut(&index) {
                 let at = all.iter().position(|p| p.origin == origin).expect("found above");
-                expired.push(all.swap_remove(at).reply);
+                expired.push(all.swap_remove(at).ticket);
                 if all.is_empty() {
                     self.by_index.remove(&index);
                 }
@@ -84,22 +85,17 @@ mod tests {
     use base::NodeId;
 
     use super::*;
-    use crate::event::Ticket;
 
     const A: Ballot = Ballot::new(1, NodeId(1));
     const B: Ballot = Ballot::new(2, NodeId(1));
 
-    fn reply(ticket: u64) -> ReplyTo {
-        ReplyTo::Local(Ticket(ticket))
-    }
-
     #[test]
     fn only_the_proposal_of_the_deciding_ballot_wins_its_slot() {
         let mut proposals = Proposals::default();
-        proposals.add(Index(5), A, reply(1), Instant(10));
-        proposals.add(Index(5), B, reply(2), Instant(20));
+        proposals.add(Index(5), A, Ticket(1), Instant(10));
+        proposals.add(Index(5), B, Ticket(2), Instant(20));
         let settled = proposals.settle(Index(5), B);
-        assert_eq!((settled.winner, settled.losers), (Some(reply(2)), vec![reply(1)]));
+        assert_eq!((settled.winner, settled.losers), (Some(Ticket(2)), vec![Ticket(1)]));
         assert!(proposals.settle(Index(5), A).winner.is_none(), "a slot settles once");
     }
 
@@ -107,12 +103,12 @@ mod tests {
     fn expiry_takes_only_what_still_waits() {
         let mut proposals = Proposals::default();
         for index in 1..=3 {
-            proposals.add(Index(index), A, reply(index), Instant(index * 10));
+            proposals.add(Index(index), A, Ticket(index), Instant(index * 10));
         }
         proposals.settle(Index(1), A);
         assert_eq!(proposals.expire(Instant(9)), vec![]);
-        assert_eq!(proposals.expire(Instant(25)), vec![reply(2)]);
-        assert_eq!(proposals.drain_through(Index(3)), vec![reply(3)]);
+        assert_eq!(proposals.expire(Instant(25)), vec![Ticket(2)]);
+        assert_eq!(proposals.drain_through(Index(3)), vec![Ticket(3)]);
         assert_eq!(proposals.expire(Instant(99)), vec![]);
     }
 }

@@ -3,11 +3,10 @@
 //! Decoding takes any bytes and never panics; a message that does not decode ends the connection it came on.
 
 use base::codec::{put_bytes, put_varint};
-use base::{Ballot, DecodeError, GroupId, NodeId, Reader};
+use base::{Ballot, DecodeError, GroupId, Index, NodeId, Reader};
 use bytes::Bytes;
 use kernel::{Mark, Message, Refusal};
 
-use crate::effect::Uncertainty;
 use crate::event::SnapshotId;
 
 /// A message between nodes.
@@ -65,14 +64,16 @@ pub enum PeerMessage {
 /// What became of a forwarded command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ForwardAnswer {
-    /// Done; the encoded outcome.
-    Outcome(Bytes),
+    /// It has this place in the leader's log. Whoever asked learns its outcome when it applies that index itself: if the
+    /// entry there has this origin it is the command, else the command surely has no effect.
+    Accepted {
+        /// The index.
+        index: Index,
+        /// The leader's ballot.
+        origin: Ballot,
+    },
     /// Surely not done.
     Refused(Refusal),
-    /// Surely not done: its slot went to another entry.
-    Superseded,
-    /// Not known.
-    Unknown(Uncertainty),
 }
 
 const GROUP: u8 = 1;
@@ -165,37 +166,26 @@ impl PeerMessage {
 impl ForwardAnswer {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Outcome(outcome) => {
+            Self::Accepted { index, origin } => {
                 out.push(1);
-                put_bytes(out, outcome);
+                put_varint(out, index.0);
+                put_varint(out, origin.round);
+                put_varint(out, origin.node.0);
             }
             Self::Refused(refusal) => {
                 out.push(2);
                 out.push(refusal_code(*refusal));
-            }
-            Self::Superseded => out.push(3),
-            Self::Unknown(why) => {
-                out.push(4);
-                out.push(match why {
-                    Uncertainty::Timeout => 1,
-                    Uncertainty::ConnectionLost => 2,
-                    Uncertainty::LeaderFailed => 3,
-                });
             }
         }
     }
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(match reader.u8("forward answer")? {
-            1 => Self::Outcome(reader.bytes("outcome")?),
+            1 => Self::Accepted {
+                index: Index(reader.varint("index")?),
+                origin: Ballot::new(reader.varint("origin")?, NodeId(reader.varint("origin")?)),
+            },
             2 => Self::Refused(refusal(reader)?),
-            3 => Self::Superseded,
-            4 => Self::Unknown(match reader.u8("uncertainty")? {
-                1 => Uncertainty::Timeout,
-                2 => Uncertainty::ConnectionLost,
-                3 => Uncertainty::LeaderFailed,
-                _ => return Err(reader.error("uncertainty")),
-            }),
             _ => return Err(reader.error("forward answer")),
         })
     }
@@ -248,10 +238,11 @@ mod tests {
             &[FORWARD, 0xac, 0x02, 0, 2, b'a', b'b'],
         );
         let answers = [
-            (ForwardAnswer::Outcome(Bytes::from_static(b"x")), &[FORWARD_REPLY, 7, 1, 1, b'x'][..]),
+            (
+                ForwardAnswer::Accepted { index: Index(300), origin: Ballot::new(2, NodeId(3)) },
+                &[FORWARD_REPLY, 7, 1, 0xac, 0x02, 2, 3][..],
+            ),
             (ForwardAnswer::Refused(Refusal::Overloaded), &[FORWARD_REPLY, 7, 2, 3]),
-            (ForwardAnswer::Superseded, &[FORWARD_REPLY, 7, 3]),
-            (ForwardAnswer::Unknown(Uncertainty::ConnectionLost), &[FORWARD_REPLY, 7, 4, 2]),
         ];
         for (answer, golden) in answers {
             check(PeerMessage::ForwardReply { id: 7, answer }, golden);

@@ -11,8 +11,7 @@ use bytes::Bytes;
 use kernel::{Entry, Mark, Member, Membership, Protocol, Record};
 use mvcc::{Batch, Command, Engine, Machine, MemEngine, Outcome, OutcomeResult, Put, RangeRequest};
 use node::{
-    Effect, Event, GroupStart, Node, NodeConfig, PeerMessage, ReplyTo, Request, Response, SnapshotId, Ticket,
-    Uncertainty,
+    Effect, Event, GroupStart, Node, NodeConfig, PeerMessage, Request, Response, SnapshotId, Ticket, Uncertainty,
 };
 
 const GROUP: GroupId = GroupId(0);
@@ -101,27 +100,19 @@ impl Host {
                 }
             }
             Effect::Apply { group, tasks, mark } => {
-                let mut outcomes = Vec::new();
                 let mut encoded = Vec::new();
                 kernel::wire::encode_mark(&mark, &mut encoded);
                 let mut apply = self.machine.begin(self.engine.view()).unwrap();
-                let mut local = Vec::new();
+                let mut outcomes = Vec::new();
                 for task in tasks {
                     let outcome = apply.command(&task.payload, task.reply.is_some()).unwrap();
-                    match (task.reply, outcome) {
-                        (Some(ReplyTo::Local(ticket)), Some(outcome)) => local.push((ticket, outcome)),
-                        (Some(ReplyTo::Remote(node, id)), Some(outcome)) => {
-                            outcomes.push((node, id, outcome.encode()));
-                        }
-                        (None, None) => {}
-                        (reply, outcome) => panic!("{reply:?} does not fit {outcome:?}"),
-                    }
+                    outcomes.extend(task.reply.zip(outcome));
                 }
                 self.engine.write(apply.finish(encoded.into()).0).unwrap();
-                for (ticket, outcome) in local {
+                for (ticket, outcome) in outcomes {
                     self.answer(ticket, Answer::Applied(outcome));
                 }
-                return vec![Event::Applied { group, index: mark.position.index, outcomes }];
+                return vec![Event::Applied { group, index: mark.position.index }];
             }
             Effect::Load(group, request) => {
                 let entries = self.log.range(request.from..request.until).map(|(_, entry)| entry.clone()).collect();
@@ -325,7 +316,6 @@ impl Cluster {
 fn revision(answer: &Answer) -> i64 {
     let outcome = match answer {
         Answer::Applied(outcome) => outcome.clone(),
-        Answer::Node(Response::Outcome(bytes)) => Outcome::decode(bytes.clone()).unwrap(),
         Answer::Node(other) => panic!("no outcome: {other:?}"),
     };
     assert!(matches!(outcome.result, OutcomeResult::Put(_)), "{outcome:?}");

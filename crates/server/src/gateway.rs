@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::{GroupId, Revision, limits};
-use mvcc::{Command, Engine, Limits, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError, Txn};
+use mvcc::{Command, Engine, Limits, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError, Txn};
 use node::{Event, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
@@ -98,8 +98,6 @@ impl Gateway {
         let answer = self.ask(Request::Propose { group: GROUP, payload }).await?;
         let outcome = match answer {
             Answer::Applied(outcome) => outcome,
-            Answer::Node(Response::Outcome(bytes)) => Outcome::decode(bytes)
-                .map_err(|error| Status::internal(format!("the leader's answer does not decode: {error}")))?,
             Answer::Node(response) => {
                 self.context.metrics.proposals_failed.add(1);
                 return Err(errors::refused(&response));
@@ -150,15 +148,14 @@ impl Gateway {
     async fn large_range(&self, request: RangeRequest) -> Result<Ranged, Status> {
         let permit = Arc::clone(&self.context.large_reads).acquire_owned().await.map_err(|_| errors::stopped())?;
         let engine = Arc::clone(&self.context.engine);
-        let read = move || mvcc::range_within(&*engine.view(), &request, ANSWER_BYTES_MAX);
+        let read = move || mvcc::range_whole(&*engine.view(), &request, ANSWER_BYTES_MAX);
         let response = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
-        let (response, rest) = response.map_err(|error| read_error(&error))?;
-        if rest.is_some() {
+        let Some(response) = response.map_err(|error| read_error(&error))? else {
             return Err(Status::resource_exhausted(format!(
                 "the answer exceeds {} MiB: set a limit and page, or use RangeStream",
                 ANSWER_BYTES_MAX / 1024 / 1024
             )));
-        }
+        };
         Ok(Ranged { response, permit: Some(AnswerPermit(Arc::new(permit))) })
     }
 

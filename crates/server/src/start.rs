@@ -376,6 +376,9 @@ impl Host<'_> {
             io.run(&io_receiver)
         })?);
 
+        let (upkeep, compacted) = (Arc::clone(self.upkeep), engines.clone());
+        threads.push(self.spawn("compaction", move || maintenance::compact(&upkeep, &compacted))?);
+
         let upkeep = Arc::clone(self.upkeep);
         threads.push(self.spawn("maintenance", move || maintenance::run(&upkeep, &engines, &node_sender))?);
 

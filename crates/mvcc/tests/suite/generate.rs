@@ -13,7 +13,8 @@ const REVISIONS: std::ops::Range<i64> = -2..45;
 
 pub(crate) fn key() -> impl Strategy<Value = Bytes> {
     let keys: [&[u8]; 10] = [b"\0", b"\0\0", b"\0\xff", b"a", b"a\0", b"a\0\x01", b"a\0b", b"ab", b"b", b"\xff\xff"];
-    prop_oneof![40 => prop::sample::select(keys.to_vec()).prop_map(Bytes::from_static), 1 => Just(Bytes::new())]
+    prop_oneof![40 => prop::sample::select(keys.to_vec()).prop_map(Bytes::from_static), 1 => Just(Bytes::new()),
+                1 => Just(Bytes::from(vec![b'k'; base::limits::KEY_BYTES_MAX + 1]))]
 }
 
 pub(crate) fn end() -> impl Strategy<Value = Bytes> {

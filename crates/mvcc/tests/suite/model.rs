@@ -373,11 +373,8 @@ pub(crate) fn validate(command: &Command, ops_max: usize) -> Result<(), Reject> 
     match command {
         Command::Put(put) => validate_put(put),
         Command::DeleteRange(delete) => {
-            if delete.key.is_empty() {
-                Err(Reject::EmptyKey)
-            } else {
-                Ok(())
-            }
+            validate_key(&delete.key)?;
+            validate_end(&delete.range_end)
         }
         Command::Txn(txn) => {
             validate_txn(txn, ops_max)?;
@@ -389,10 +386,17 @@ pub(crate) fn validate(command: &Command, ops_max: usize) -> Result<(), Reject> 
     }
 }
 
+fn validate_key(key: &Bytes) -> Result<(), Reject> {
+    if key.is_empty() { Err(Reject::EmptyKey) } else { validate_end(key) }
+}
+
+fn validate_end(end: &Bytes) -> Result<(), Reject> {
+    if end.len() > 32_000 { Err(Reject::KeyTooLong) } else { Ok(()) }
+}
+
 fn validate_put(put: &Put) -> Result<(), Reject> {
-    if put.key.is_empty() {
-        Err(Reject::EmptyKey)
-    } else if put.ignore_value && !put.value.is_empty() {
+    validate_key(&put.key)?;
+    if put.ignore_value && !put.value.is_empty() {
         Err(Reject::ValueProvided)
     } else if put.ignore_lease && put.lease.0 != 0 {
         Err(Reject::LeaseProvided)
@@ -402,9 +406,9 @@ fn validate_put(put: &Put) -> Result<(), Reject> {
 }
 
 fn validate_range(range: &RangeRequest) -> Result<(), Reject> {
-    if range.key.is_empty() {
-        Err(Reject::EmptyKey)
-    } else if range.sort_order == SortOrder::Unknown || range.sort_target == SortTarget::Unknown {
+    validate_key(&range.key)?;
+    validate_end(&range.range_end)?;
+    if range.sort_order == SortOrder::Unknown || range.sort_target == SortTarget::Unknown {
         Err(Reject::InvalidSortOption)
     } else {
         Ok(())
@@ -417,9 +421,8 @@ fn validate_txn(txn: &Txn, ops_max: usize) -> Result<(), Reject> {
         return Err(Reject::TooManyOperations);
     }
     for compare in &txn.compares {
-        if compare.key.is_empty() {
-            return Err(Reject::EmptyKey);
-        }
+        validate_key(&compare.key)?;
+        validate_end(&compare.range_end)?;
     }
     for op in txn.success.iter().chain(&txn.failure) {
         match op {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use base::{Fault, GroupId};
 use kernel::Mark;
 use mvcc::{Engine, Machine};
-use node::{Event, ReplyTo, SnapshotId, Task};
+use node::{Event, SnapshotId, Task};
 use storage::{Built, LsmEngine, Pressure};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -100,9 +100,7 @@ impl ApplyThread {
         let mut replies = Vec::new();
         for task in gathered.tasks {
             let outcome = apply.command(&task.payload, task.reply.is_some())?;
-            if let (Some(reply), Some(outcome)) = (task.reply, outcome) {
-                replies.push((reply, outcome));
-            }
+            replies.extend(task.reply.zip(outcome));
         }
         let compacted = apply.state().compacted;
         let (batch, _) = apply.finish(encoded.into());
@@ -111,15 +109,11 @@ impl ApplyThread {
         self.metrics.proposals_committed.add(count as u64);
         self.upkeep.compacted(compacted);
 
-        let mut outcomes = Vec::new();
-        for (reply, outcome) in replies {
-            match reply {
-                ReplyTo::Local(ticket) => self.outbox.push(ticket, Answer::Applied(outcome)),
-                ReplyTo::Remote(node, id) => outcomes.push((node, id, outcome.encode())),
-            }
+        for (ticket, outcome) in replies {
+            self.outbox.push(ticket, Answer::Applied(outcome));
         }
         self.outbox.flush();
-        self.tell(Event::Applied { group: gathered.group, index, outcomes });
+        self.tell(Event::Applied { group: gathered.group, index });
         if engine.wants_upkeep() {
             self.upkeep.wake();
         }

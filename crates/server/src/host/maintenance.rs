@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// Without a wake-up, upkeep looks around this often.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// An idle compaction thread looks for work this often; looking costs microseconds.
+const COMPACTION_PAUSE: Duration = Duration::from_millis(50);
 /// Events looked at by one piece of the sweep, as in etcd; between two pieces other work gets its turn.
 const SWEEP_EVENTS: usize = 1000;
 
@@ -110,7 +112,7 @@ pub(crate) fn run(
     while upkeep.wait() {
         let mut bytes = 0;
         for (group, engine) in engines {
-            while engine.maintain()? && !upkeep.lock().stop {}
+            engine.flush_sealed()?;
             if let Some(mark) = engine.persisted_mark()? {
                 let index = mark.position.index;
                 if checkpointed.insert(*group, index) != Some(index) {
@@ -122,6 +124,20 @@ pub(crate) fn run(
             bytes += engine.stats().disk_bytes;
         }
         upkeep.sizes.state_bytes.store(bytes, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Compacts until [`Upkeep::stop`], on a thread of its own: a compaction takes seconds, and flushes must not wait for it.
+pub(crate) fn compact(upkeep: &Upkeep, engines: &BTreeMap<GroupId, Arc<LsmEngine>>) -> Result<(), Fault> {
+    while !upkeep.lock().stop {
+        let mut worked = false;
+        for engine in engines.values() {
+            worked |= engine.compact()?;
+        }
+        if !worked {
+            std::thread::sleep(COMPACTION_PAUSE);
+        }
     }
     Ok(())
 }
@@ -140,6 +156,6 @@ fn sweep(upkeep: &Upkeep, engine: &LsmEngine) -> Result<(), Fault> {
         if upkeep.lock().stop {
             return Ok(());
         }
-        engine.maintain()?;
+        engine.flush_sealed()?;
     }
 }

@@ -223,3 +223,20 @@ fn only_unfiltered_key_order_can_be_streamed() {
     assert!(!RangeStream::supports(&sorted(SortOrder::None, SortTarget::Mod)));
     assert!(!RangeStream::supports(&RangeRequest { max_mod_revision: Revision(3), ..get("a") }));
 }
+
+#[test]
+fn an_answer_wanted_whole_is_given_up_at_its_bound_whatever_the_order() {
+    let mut store = Store::new();
+    for key in ["a", "b", "c"] {
+        store.put(key, "a value of some length");
+    }
+    let view = store.engine.view();
+    for sort_target in [SortTarget::Key, SortTarget::Mod] {
+        let request = RangeRequest { sort_target, sort_order: SortOrder::Descend, ..span("a", "z") };
+        assert_eq!(mvcc::range_whole(&*view, &request, 60), Ok(None), "{sort_target:?}");
+        let whole = mvcc::range_whole(&*view, &request, 1000);
+        assert_eq!(whole, mvcc::range(&*view, &request).map(Some));
+        let limited = RangeRequest { limit: 1, ..request };
+        assert_eq!(mvcc::range_whole(&*view, &limited, 60), mvcc::range(&*view, &limited).map(Some));
+    }
+}

@@ -2,7 +2,9 @@
 
 use base::{LeaseId, Revision};
 use bytes::Bytes;
-use mvcc::{Class, Command, DeleteResult, Limits, OutcomeResult, Put, Reject, State};
+use mvcc::{
+    Class, Command, Compare, CompareResult, CompareTarget, DeleteResult, Limits, OutcomeResult, Put, Reject, State, Txn,
+};
 
 use crate::store::{Store, at, compact, delete, get, put, put_leased, put_of, span};
 
@@ -166,9 +168,28 @@ fn texts_and_classes_are_those_clients_match_on() {
         (Reject::Compacted, Class::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
         (Reject::FutureRevision, Class::OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
         (Reject::LeaseNotFound, Class::NotFound, "etcdserver: requested lease not found"),
+        (Reject::KeyTooLong, Class::InvalidArgument, "etcdserver: key is too long: at most 32000 bytes are possible"),
     ];
     assert_eq!(table.map(|(reject, _, _)| reject), Reject::ALL);
     for (reject, class, text) in table {
         assert_eq!((reject.class(), reject.to_string().as_str()), (class, text));
     }
+}
+
+#[test]
+fn a_key_that_does_not_fit_the_engine_is_refused_everywhere() {
+    let longest = "k".repeat(base::limits::KEY_BYTES_MAX);
+    let longer = longest.clone() + "k";
+    let mut store = Store::new();
+    assert_eq!(store.put(&longest, "v"), 2);
+    assert_eq!(store.put(&longest, "w"), 3);
+    assert_eq!(store.get(&longest).unwrap().version, 2);
+    let key = Bytes::from(longer.clone());
+    let compare =
+        Compare { key, range_end: Bytes::new(), result: CompareResult::Equal, target: CompareTarget::Version(0) };
+    let txn = Txn { compares: vec![compare], ..Txn::default() };
+    for command in [put(&longer, "v"), delete(&longer, ""), delete("a", &longer), Command::Txn(txn)] {
+        assert_eq!(store.reject(&command), Reject::KeyTooLong);
+    }
+    assert_eq!(store.range(&get(&longer)), Err(Reject::KeyTooLong));
 }
