@@ -101,9 +101,11 @@ head -c 1400000 /dev/zero | tr '\0' x | ctl put ctl/large >/dev/null
 same "large value" "1400001" "$(ctl get ctl/large --print-value-only | wc -c | tr -d ' ')"
 
 same "three members" "3" "$(ctl member list | grep -c started)"
-same "status of each" "3" "$(ctl endpoint status --cluster -w json | grep -o '"leader":' | wc -l | tr -d ' ')"
-same "one leader" "1" "$(ctl endpoint status --cluster -w table | grep -c '| *true |')"
-same "health of each" "3" "$(ctl endpoint health --cluster 2>&1 | grep -c 'is healthy')"
+# Not with --cluster: etcdctl 3.4 then sends the whole URL as the HTTP/2 authority, which RFC 9113 forbids and our HTTP/2
+# library refuses. Newer releases send host and port.
+same "status of each" "3" "$(ctl endpoint status -w json | grep -o '"leader":' | wc -l | tr -d ' ')"
+same "one leader" "1" "$(ctl endpoint status -w table | grep -c '| *true |')"
+same "health of each" "3" "$(ctl endpoint health 2>&1 | grep -c 'is healthy')"
 has "version" "etcdctl version: 3" "$("$program" version)"
 
 echo "etcdctl: $checks checks passed"

@@ -6,8 +6,8 @@ use std::time::Duration;
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 /// What gRPC may receive on top of [`REQUEST_BYTES_MAX`] before it refuses the message itself.
 pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
-/// Length of a key, or of the end of a range. etcd has no limit of its own here; ours is the engine's, whose row keys have
-/// at most 65,535 bytes: a key may double when it is escaped, and revisions follow it.
+/// Length of a key, or of the end of a range. etcd has no limit of its own here; ours is the engine's, whose row keys
+/// have at most 65,535 bytes: a key may double when it is escaped, and revisions follow it.
 pub const KEY_BYTES_MAX: usize = 32_000;
 /// Operations per branch of a transaction, nested levels included (etcd `--max-txn-ops`).
 pub const TXN_OPS_MAX: usize = 128;

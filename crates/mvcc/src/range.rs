@@ -60,8 +60,8 @@ pub fn range_within(
     Ok((RangeResponse { revision: state.revision, result }, stopped_at))
 }
 
-/// Answers `request` if its pairs take at most `bytes_max` stored bytes. `None` if they take more, and nothing further is
-/// read then, whatever the order.
+/// Answers `request` if its pairs take at most `bytes_max` stored bytes. `None` if they take more, and nothing further
+/// is read then, whatever the order.
 pub fn range_whole(
     view: &dyn View,
     request: &RangeRequest,

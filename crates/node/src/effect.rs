@@ -1,8 +1,8 @@
 //! Everything a node can ask of its host.
 //!
 //! The host's duties: effects of one turn are carried out in their order, with two freedoms: `Persist` may still be
-//! under way while later effects run (what depends on it is not among them yet), and `Apply` of a group runs in order but
-//! beside everything else. A `Fault` from any of them stops the node.
+//! under way while later effects run (what depends on it is not among them yet), and `Apply` of a group runs in order
+//! but beside everything else. A `Fault` from any of them stops the node.
 
 use base::{GroupId, Lsn, NodeId};
 use bytes::Bytes;
@@ -40,8 +40,8 @@ pub enum Uncertainty {
     LeaderFailed,
 }
 
-/// An answer to a [`crate::Request`]. The outcome of a write is not among them: it comes from apply, on the node that has
-/// the client, see [`Task`].
+/// An answer to a [`crate::Request`]. The outcome of a write is not among them: it comes from apply, on the node that
+/// has the client, see [`Task`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {
     /// The local state is fresh enough: read it now.

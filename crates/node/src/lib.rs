@@ -1,8 +1,8 @@
 //! A whole node without IO: events in, effects out.
 //!
-//! [`Node::handle`] takes one [`Event`]; [`Node::finish_turn`] hands out the [`Effect`]s of everything handled since the
-//! last turn, so that one write and one fsync serve all groups of the turn. The host owns the clock, the sockets, the
-//! disk and the threads; a simulator is another host of the same code.
+//! [`Node::handle`] takes one [`Event`]; [`Node::finish_turn`] hands out the [`Effect`]s of everything handled since
+//! the last turn, so that one write and one fsync serve all groups of the turn. The host owns the clock, the sockets,
+//! the disk and the threads; a simulator is another host of the same code.
 
 pub mod effect;
 pub mod event;

@@ -1,10 +1,10 @@
 //! When the next round of a kind may start: self-clocked batching.
 //!
-//! Every round (an append with its fsyncs and acknowledgements, a confirmation of leadership) costs the cluster about the
-//! same, whatever it carries. So while a round is under way, requests gather for the next one; and while rounds carry
-//! many requests, as much time as the last one took passes before the next one starts. On an idle machine that is short;
-//! on a busy one rounds take longer, so they get rarer and larger, and cost less. A client that is alone, or nearly so,
-//! never waits.
+//! Every round (an append with its fsyncs and acknowledgements, a confirmation of leadership) costs the cluster about
+//! the same, whatever it carries. So while a round is under way, requests gather for the next one; and while rounds
+//! carry many requests, as much time as the last one took passes before the next one starts. On an idle machine that is
+//! short; on a busy one rounds take longer, so they get rarer and larger, and cost less. A client that is alone, or
+//! nearly so, never waits.
 
 use std::time::Duration;
 

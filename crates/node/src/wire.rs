@@ -64,8 +64,8 @@ pub enum PeerMessage {
 /// What became of a forwarded command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ForwardAnswer {
-    /// It has this place in the leader's log. Whoever asked learns its outcome when it applies that index itself: if the
-    /// entry there has this origin it is the command, else the command surely has no effect.
+    /// It has this place in the leader's log. Whoever asked learns its outcome when it applies that index itself: if
+    /// the entry there has this origin it is the command, else the command surely has no effect.
     Accepted {
         /// The index.
         index: Index,

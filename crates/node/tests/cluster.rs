@@ -1,7 +1,7 @@
 //! Whole nodes on a toy host: virtual time, in-memory log and engine, a network that obeys the test.
 //!
-//! The host carries out effects at once and in order, which is the simplest legal host; faults beyond cut links and lost
-//! nodes are the simulator's business.
+//! The host carries out effects at once and in order, which is the simplest legal host; faults beyond cut links and
+//! lost nodes are the simulator's business.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

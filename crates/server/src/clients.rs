@@ -1,7 +1,7 @@
 //! The client port: one single-threaded runtime per client thread, each with a listener of its own on the same address.
 //!
-//! A connection stays on the thread that accepted it, so nothing on the hot path crosses threads but the hand-over to the
-//! node. gRPC (HTTP/2) and plain HTTP/1 share the port.
+//! A connection stays on the thread that accepted it, so nothing on the hot path crosses threads but the hand-over to
+//! the node. gRPC (HTTP/2) and plain HTTP/1 share the port.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -19,8 +19,8 @@ use crate::standing::StandingCell;
 /// The one group of this version.
 pub(crate) const GROUP: GroupId = GroupId(0);
 
-/// A read that returns no more than this is done on the client thread; a larger one goes to a thread of its own, so that
-/// it holds up nobody else.
+/// A read that returns no more than this is done on the client thread; a larger one goes to a thread of its own, so
+/// that it holds up nobody else.
 const INLINE_READ_BYTES: usize = 64 * 1024;
 /// A unary answer larger than this is refused; the client pages, or streams.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;

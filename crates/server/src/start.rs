@@ -99,8 +99,8 @@ struct Opened {
 }
 
 impl Server {
-    /// Opens the data directory, binds the addresses and starts the threads. Returns when the node runs; it may not have
-    /// a leader yet.
+    /// Opens the data directory, binds the addresses and starts the threads. Returns when the node runs; it may not
+    /// have a leader yet.
     ///
     /// # Errors
     /// Anything that keeps the node from running, said before any client is accepted.

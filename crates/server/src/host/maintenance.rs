@@ -128,7 +128,8 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Compacts until [`Upkeep::stop`], on a thread of its own: a compaction takes seconds, and flushes must not wait for it.
+/// Compacts until [`Upkeep::stop`], on a thread of its own: a compaction takes seconds, and flushes must not wait for
+/// it.
 pub(crate) fn compact(upkeep: &Upkeep, engines: &BTreeMap<GroupId, Arc<LsmEngine>>) -> Result<(), Fault> {
     while !upkeep.lock().stop {
         let mut worked = false;

@@ -1,7 +1,7 @@
 //! Connections to and from the other nodes, all on the node thread.
 //!
-//! Each node dials every other node and sends on that connection only; it receives on the connections the others dialled.
-//! A peer counts as connected while our own connection to it stands.
+//! Each node dials every other node and sends on that connection only; it receives on the connections the others
+//! dialled. A peer counts as connected while our own connection to it stands.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

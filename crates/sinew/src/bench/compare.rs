@@ -1,7 +1,7 @@
 //! Medians over rounds, and the ratios of two sides.
 //!
-//! Invariant: each figure is the median of itself, not the figure of a median round, and a figure missing in one round is
-//! missing in the median. Used by [`super::run`] and [`super::report`].
+//! Invariant: each figure is the median of itself, not the figure of a median round, and a figure missing in one round
+//! is missing in the median. Used by [`super::run`] and [`super::report`].
 
 use super::report::{Latency, Measurement};
 

@@ -44,7 +44,8 @@ pub(super) fn frame(message: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-/// Starts a server on this runtime; `script` maps the number of the request (from 0, over all connections) to the reply.
+/// Starts a server on this runtime; `script` maps the number of the request (from 0, over all connections) to the
+/// reply.
 pub(super) async fn start(script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Arc<Endpoint> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -1,7 +1,7 @@
 //! One phase of load on one service: many clients, closed or open loop, until time or count is up.
 //!
-//! Invariant: a phase always ends, at its deadline plus the time one operation may take. Closed loop: every client sends
-//! its next operation when the previous one is answered. Open loop: operations are sent at the times of a
+//! Invariant: a phase always ends, at its deadline plus the time one operation may take. Closed loop: every client
+//! sends its next operation when the previous one is answered. Open loop: operations are sent at the times of a
 //! [`Pacer`](super::pacer), by whichever client is free. All runs on one thread; the one lock is never contended.
 
 use std::collections::BTreeMap;

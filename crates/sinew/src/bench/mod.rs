@@ -1,7 +1,7 @@
 //! `sinew bench`: a load generator for any server that speaks the etcd v3 API, this one or another.
 //!
-//! It speaks HTTP/2 itself and runs on one thread, so that it costs a few microseconds per operation and the figures are
-//! the server's. Invariant: a run ends by itself, bounded in time and count. The way of an operation:
+//! It speaks HTTP/2 itself and runs on one thread, so that it costs a few microseconds per operation and the figures
+//! are the server's. Invariant: a run ends by itself, bounded in time and count. The way of an operation:
 //!
 //! ```text
 //! args -> Plan -> Side (one or two) -> load: clients, Pacer -> workload: Operation -> client: Channel -> server
@@ -40,8 +40,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// Runs the load and prints the report.
 ///
-/// Blocks; builds its own runtime. Exit codes: 0 measured, 1 no server or no operation succeeded, 2 the arguments make no
-/// sense, 130 interrupted.
+/// Blocks; builds its own runtime. Exit codes: 0 measured, 1 no server or no operation succeeded, 2 the arguments make
+/// no sense, 130 interrupted.
 pub(crate) fn run(args: BenchArgs) -> ExitCode {
     let plan = match Plan::new(args) {
         Ok(plan) => plan,

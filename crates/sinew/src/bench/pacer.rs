@@ -1,7 +1,8 @@
 //! The open loop's clock: hands out permission to send at fixed times, whatever the server does.
 //!
-//! Invariant: operation `n` is due at `start + n * interval`, and its latency counts from then, also if all clients were
-//! busy at that time; otherwise a stalled server would stop the clock that measures it ("coordinated omission", Tene
+//! Invariant: operation `n` is due at `start + n * interval`, and its latency counts from then, also if all clients
+//! were busy at that time; otherwise a stalled server would stop the clock that measures it ("coordinated omission",
+//! Tene
 //! 2013). Due operations that nobody could send are not queued but counted. Used by [`super::load`].
 
 use std::io;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Length of one tick of `/proc/*/stat`. Linux fixes the user-visible tick at 100 per second on the machines it still
-/// supports, whatever the kernel's own tick is. It is also the resolution: phases of a second or more have figures worth
-/// reading, phases of a tenth of that do not.
+/// supports, whatever the kernel's own tick is. It is also the resolution: phases of a second or more have figures
+/// worth reading, phases of a tenth of that do not.
 const TICK: Duration = Duration::from_millis(10);
 /// State of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
