@@ -54,7 +54,6 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that could not do its work says so")]
 fn full_disk_is_named_loses_nothing_and_ends_with_the_space_given_back() {
     run(async {
         let mut cluster = Cluster::prepare(1, &[]);

@@ -229,7 +229,11 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_or_flipped_message_never_panics(body in any_body(), at in any::<prop::sample::Index>(), value in any::<u8>()) {
+    fn a_cut_or_flipped_message_never_panics(
+        body in any_body(),
+        at in any::<prop::sample::Index>(),
+        value in any::<u8>(),
+    ) {
         let mut out = Vec::new();
         encode(&message(body), &mut out);
         let at = at.index(out.len());
