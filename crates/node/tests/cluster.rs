@@ -3,6 +3,8 @@
 //! The host carries out effects at once and in order, which is the simplest legal host; faults beyond cut links and
 //! lost nodes are the simulator's business.
 
+#![expect(clippy::unwrap_used, reason = "a test host has nobody to report to")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 

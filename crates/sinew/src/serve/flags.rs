@@ -101,4 +101,4 @@ pub(crate) struct ServeFlags {
 }
 
 /// Default of `--cache-bytes`.
-const CACHE_BYTES: u64 = 256 * 1024 * 1024;
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
