@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, is_reference};
 use crate::load::{Load, within};
 use crate::{between, seed};
 
@@ -114,5 +114,40 @@ fn node_that_was_away_catches_up_and_counts_again() {
         load.progress(SOME).await;
         cluster.restart(other);
         load.finish_and_check(&mut cluster).await;
+    });
+}
+
+#[test]
+fn a_node_that_lost_its_data_is_not_taken_back_as_its_old_self() {
+    if is_reference() {
+        return; // etcd says it in other words.
+    }
+    within(async {
+        let mut cluster = Cluster::start(3).await;
+        let leader = cluster.leader().await;
+        let (wiped, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        cluster.client(leader).put("kept", "value").await.expect("a put");
+
+        cluster.kill(wiped);
+        std::fs::remove_dir_all(&cluster.nodes[wiped].data_dir).expect("the data can be removed");
+        cluster.restart(wiped);
+        while !cluster.output(wiped).contains("has lost the data it had") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // The other two are a majority without it.
+        cluster.client(other).put("kept", "again").await.expect("a put");
+
+        // With one of them gone the one that forgot everything must not make up the number.
+        cluster.kill(other);
+        let alone = cluster.client(leader).with_timeout(Duration::from_secs(4));
+        alone.put("kept", "by a minority").await.expect_err("a minority must not accept writes");
+
+        cluster.restart(other);
+        let client = cluster.client(other);
+        while client.get("kept").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let kv = client.get("kept").await.expect("a read").kvs.remove(0);
+        assert!([&b"again"[..], b"by a minority"].contains(&&kv.value[..]), "lost an acknowledged write: {kv:?}");
     });
 }

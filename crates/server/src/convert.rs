@@ -11,9 +11,15 @@ use mvcc::{
 /// of messages, two per transaction.
 const DEPTH_MAX: usize = base::limits::TXN_DEPTH_MAX;
 
-/// The request nests transactions deeper than [`DEPTH_MAX`].
+/// A transaction that cannot be translated.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooDeep;
+pub(crate) enum BadTxn {
+    /// It nests deeper than [`DEPTH_MAX`].
+    TooDeep,
+    /// A compare names a target or a relation that the protocol does not define. etcd takes an unknown relation for
+    /// fulfilled; a client that relies on a newer relation must not have its writes let through.
+    UnknownCompare,
+}
 
 pub(crate) fn range_request(request: pb::RangeRequest) -> RangeRequest {
     RangeRequest {
@@ -64,23 +70,23 @@ pub(crate) fn compact_request(request: &pb::CompactionRequest) -> Command {
     Command::Compact(Compact { revision: Revision(request.revision) })
 }
 
-pub(crate) fn txn_request(request: pb::TxnRequest) -> Result<Txn, TooDeep> {
+pub(crate) fn txn_request(request: pb::TxnRequest) -> Result<Txn, BadTxn> {
     txn_at(request, 0)
 }
 
-fn txn_at(request: pb::TxnRequest, depth: usize) -> Result<Txn, TooDeep> {
+fn txn_at(request: pb::TxnRequest, depth: usize) -> Result<Txn, BadTxn> {
     if depth > DEPTH_MAX {
-        return Err(TooDeep);
+        return Err(BadTxn::TooDeep);
     }
     let ops = |ops: Vec<pb::RequestOp>| ops.into_iter().map(|op| op_at(op, depth)).collect::<Result<_, _>>();
     Ok(Txn {
-        compares: request.compare.into_iter().map(compare).collect(),
+        compares: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
         success: ops(request.success)?,
         failure: ops(request.failure)?,
     })
 }
 
-fn op_at(op: pb::RequestOp, depth: usize) -> Result<Op, TooDeep> {
+fn op_at(op: pb::RequestOp, depth: usize) -> Result<Op, BadTxn> {
     use pb::request_op::Request;
     Ok(match op.request {
         Some(Request::RequestRange(range)) => Op::Range(range_request(range)),
@@ -92,11 +98,11 @@ fn op_at(op: pb::RequestOp, depth: usize) -> Result<Op, TooDeep> {
 }
 
 /// etcd compares with the zero value when the operand is missing or belongs to another target.
-fn compare(compare: pb::Compare) -> Compare {
+fn compare(compare: pb::Compare) -> Result<Compare, BadTxn> {
     use pb::compare::{CompareTarget as Target, TargetUnion as Union};
     let operand = compare.target_union;
     let number = |wanted: fn(&Union) -> Option<i64>| operand.as_ref().and_then(wanted).unwrap_or(0);
-    let target = match Target::try_from(compare.target).unwrap_or(Target::Version) {
+    let target = match Target::try_from(compare.target).map_err(|_| BadTxn::UnknownCompare)? {
         Target::Version => CompareTarget::Version(number(|u| match u {
             Union::Version(version) => Some(*version),
             _ => None,
@@ -122,9 +128,10 @@ fn compare(compare: pb::Compare) -> Compare {
         0 => CompareResult::Equal,
         1 => CompareResult::Greater,
         2 => CompareResult::Less,
-        _ => CompareResult::NotEqual,
+        3 => CompareResult::NotEqual,
+        _ => return Err(BadTxn::UnknownCompare),
     };
-    Compare { key: compare.key, range_end: compare.range_end, result, target }
+    Ok(Compare { key: compare.key, range_end: compare.range_end, result, target })
 }
 
 pub(crate) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
@@ -197,7 +204,7 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         assert!(txn_request(nested(DEPTH_MAX)).is_ok());
-        assert_eq!(txn_request(nested(DEPTH_MAX + 1)), Err(TooDeep));
+        assert_eq!(txn_request(nested(DEPTH_MAX + 1)), Err(BadTxn::TooDeep));
     }
 
     #[test]
@@ -207,7 +214,14 @@ mod tests {
             target_union: Some(pb::compare::TargetUnion::Version(7)),
             ..Default::default()
         };
-        assert_eq!(compare(wire).target, CompareTarget::ModRevision(Revision(0)));
+        assert_eq!(compare(wire).map(|compare| compare.target), Ok(CompareTarget::ModRevision(Revision(0))));
+    }
+
+    #[test]
+    fn a_compare_of_an_unknown_kind_is_refused() {
+        for wire in [pb::Compare { target: 5, ..Default::default() }, pb::Compare { result: 4, ..Default::default() }] {
+            assert_eq!(compare(wire), Err(BadTxn::UnknownCompare));
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use mvcc::{Class, Reject};
 use node::{Response, Uncertainty};
 use tonic::{Code, Status};
 
+use crate::convert::BadTxn;
+
 pub(crate) const TOO_LARGE: &str = "etcdserver: request is too large";
 const TIMED_OUT: &str = "etcdserver: request timed out";
 const TIMED_OUT_LEADER: &str = "etcdserver: request timed out, possibly due to previous leader failure";
@@ -20,6 +22,16 @@ pub(crate) fn rejected(reject: Reject) -> Status {
         Class::NotFound => Code::NotFound,
     };
     Status::new(code, reject.to_string())
+}
+
+/// The transaction cannot be translated.
+pub(crate) fn bad_txn(bad: &BadTxn) -> Status {
+    match bad {
+        BadTxn::TooDeep => rejected(Reject::TooManyOperations),
+        BadTxn::UnknownCompare => {
+            Status::invalid_argument("etcdserver: a compare names a target or a relation this version does not know")
+        }
+    }
 }
 
 /// The request itself asks for too much.

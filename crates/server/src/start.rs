@@ -14,7 +14,7 @@ use kernel::{Member, Membership, Protocol};
 use node::{Event, GroupStart, Node, NodeConfig, Request};
 use storage::disk::SyncMode;
 use storage::wal::WalOptions;
-use storage::{DataDir, EngineOptions, Identity, LsmEngine, Wal};
+use storage::{DataDir, EngineOptions, Identity, KnownPeers, LsmEngine, Wal};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -32,7 +32,7 @@ use crate::host::wal_thread;
 use crate::lane::{AnswerBatch, Lane, Outbox};
 use crate::members::Directory;
 use crate::metrics::Metrics;
-use crate::peer::transport::{Inbox, Transport};
+use crate::peer::transport::{Inbox, SelfPortrait, Transport};
 use crate::standing::StandingCell;
 
 /// etcd's default for `--quota-backend-bytes`.
@@ -349,6 +349,8 @@ impl Host<'_> {
         peer_listeners: Vec<TcpListener>,
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
         let Opened { engine, wal, start, directory: data } = opened;
+        let portrait = SelfPortrait { protocol: start.config.protocol.id(), incarnation: data.identity().incarnation };
+        let known = KnownPeers::open(data.disk())?;
         let engines = BTreeMap::from([(GROUP, Arc::clone(&engine))]);
         let (wal_jobs, wal_receiver) = std_mpsc::channel();
         let (apply_jobs, apply_receiver) = std_mpsc::channel();
@@ -389,7 +391,6 @@ impl Host<'_> {
             apply_backlog_max: limits::APPLY_BACKLOG_ENTRIES_MAX,
             log_retained_bytes: limits::LOG_RETAINED_BYTES,
         };
-        let protocol = start.config.protocol.id();
         let node = Node::new(node_config, vec![start], first_lsn, clock::now())?;
         let (directory, metrics, stop) = (Arc::clone(directory), Arc::clone(self.metrics), self.failure.watch());
         let standing = Arc::clone(&self.context.standing);
@@ -400,7 +401,7 @@ impl Host<'_> {
                 let listeners = to_async(peer_listeners)?;
                 let inbox = Rc::<Inbox>::default();
                 let transport =
-                    Transport::start(directory, protocol, listeners, Rc::clone(&inbox), Arc::clone(&metrics));
+                    Transport::start(directory, known, portrait, listeners, Rc::clone(&inbox), Arc::clone(&metrics));
                 NodeThread {
                     node,
                     events,

@@ -5,6 +5,7 @@
 //! - [`wal`]: the node's write-ahead log for all its groups. The only production code that attests durability.
 //! - [`engine`]: the state machine's rows in an LSM tree, without a log of its own.
 //! - [`layout`]: the data directory: who it belongs to, and that one process has it.
+//! - [`peers`]: which data the other nodes spoke from.
 //! - [`snapshot`]: a state machine's rows as a stream of chunks.
 //!
 //! The crate stores the kernel's records and the state machine's rows; it decides nothing about either.
@@ -12,11 +13,13 @@
 pub mod disk;
 pub mod engine;
 pub mod layout;
+pub mod peers;
 pub mod snapshot;
 pub mod wal;
 
 pub use disk::{Disk, File, MemDisk, OsDisk};
 pub use engine::{Built, EngineBuilder, EngineOptions, LsmEngine, Pressure};
 pub use layout::{DataDir, Identity};
+pub use peers::KnownPeers;
 pub use snapshot::{Chunk, SnapshotReader, SnapshotWriter};
 pub use wal::{RecoveredLog, Wal, WalReader};

@@ -84,8 +84,7 @@ impl pb::kv_server::Kv for KvService {
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let context = &self.gateway.context;
         context.metrics.txns.add(1);
-        let txn = convert::txn_request(request.into_inner())
-            .map_err(|_| errors::rejected(mvcc::Reject::TooManyOperations))?;
+        let txn = convert::txn_request(request.into_inner()).map_err(|bad| errors::bad_txn(&bad))?;
         let (revision, result) = self.gateway.txn(txn).await?;
         Ok(Response::new(convert::txn_response(header(context, revision), result)))
     }

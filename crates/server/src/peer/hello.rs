@@ -18,6 +18,8 @@ pub(crate) struct Hello {
     pub(crate) to: NodeId,
     /// Number of the consensus protocol of group 0.
     pub(crate) protocol: u8,
+    /// The random number of the speaker's data directory.
+    pub(crate) incarnation: u64,
     pub(crate) name: String,
     pub(crate) client_urls: Vec<String>,
 }
@@ -38,6 +40,7 @@ impl Hello {
         put_varint(out, self.node.0);
         put_varint(out, self.to.0);
         out.push(self.protocol);
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
         put_bytes(out, self.name.as_bytes());
         put_varint(out, self.client_urls.len() as u64);
         for url in &self.client_urls {
@@ -61,6 +64,7 @@ impl Hello {
             node: NodeId(reader.varint("node id")?),
             to: NodeId(reader.varint("node id")?),
             protocol: reader.u8("consensus protocol")?,
+            incarnation: reader.u64("incarnation")?,
             name: text(reader, "name")?,
             client_urls: {
                 let count = reader.varint("number of client urls")?;
@@ -117,6 +121,7 @@ mod tests {
             node: NodeId(2),
             to: NodeId(3),
             protocol: 1,
+            incarnation: 9,
             name: "a".into(),
             client_urls: vec!["u".into()],
         }
@@ -126,7 +131,7 @@ mod tests {
     fn golden_bytes_and_no_prefix_is_accepted() {
         let mut out = Vec::new();
         Welcome::Accepted(hello()).encode(&mut out);
-        assert_eq!(out, b"\x01SINEW\x01\x01\x02\x03\x01\x01a\x01\x01u");
+        assert_eq!(out, b"\x01SINEW\x01\x01\x02\x03\x01\x09\0\0\0\0\0\0\0\x01a\x01\x01u");
         assert_eq!(Welcome::decode(out.clone().into()), Ok(Welcome::Accepted(hello())));
         assert_eq!(Hello::decode(Bytes::copy_from_slice(&out[1..])), Ok(hello()));
         for cut in 0..out.len() {

@@ -7,12 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::{NodeId, limits};
 use bytes::BytesMut;
 use node::{Event, PeerMessage};
+use storage::KnownPeers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -68,11 +69,23 @@ struct Outgoing {
     ready: Notify,
 }
 
+/// What this node says of itself beside its name and place.
+#[derive(Clone, Copy)]
+pub(crate) struct SelfPortrait {
+    /// Number of group 0's consensus protocol.
+    pub(crate) protocol: u8,
+    /// The random number of the data directory.
+    pub(crate) incarnation: u64,
+}
+
 /// Everything the connection tasks share.
 struct Shared {
     me: Arc<Member>,
     directory: Arc<Directory>,
-    protocol: u8,
+    /// What is durably noted of the others; the file itself is touched by a blocking thread only.
+    noted: RefCell<BTreeMap<NodeId, u64>>,
+    known: Arc<Mutex<KnownPeers>>,
+    portrait: SelfPortrait,
     inbox: Rc<Inbox>,
     metrics: Arc<Metrics>,
     accepted: Cell<usize>,
@@ -89,7 +102,8 @@ impl Transport {
     /// Starts dialling all other members and accepting on `listeners`. Must be called inside a `LocalSet`.
     pub(crate) fn start(
         directory: Arc<Directory>,
-        protocol: u8,
+        known: KnownPeers,
+        portrait: SelfPortrait,
         listeners: Vec<TcpListener>,
         inbox: Rc<Inbox>,
         metrics: Arc<Metrics>,
@@ -98,7 +112,9 @@ impl Transport {
         let shared = Rc::new(Shared {
             me: Arc::clone(&me),
             directory: Arc::clone(&directory),
-            protocol,
+            noted: RefCell::new(known.noted().clone()),
+            known: Arc::new(Mutex::new(known)),
+            portrait,
             inbox,
             metrics: Arc::clone(&metrics),
             accepted: Cell::new(0),
@@ -197,6 +213,7 @@ async fn dial_url(shared: &Shared, member: &Member, url: &str) -> Result<TcpStre
             Err(format!("{url} is member {} of cluster {}, expected {}", hello.node, hello.cluster, member.id))
         }
         Welcome::Accepted(hello) => {
+            get_to_know(shared, &hello).await.map_err(|reason| format!("{url}: {reason}"))?;
             shared.directory.heard_from(hello.node, hello.client_urls);
             Ok(stream)
         }
@@ -278,7 +295,10 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
             }
         },
     };
-    let refusal = refuse(shared, &hello);
+    let refusal = match refuse(shared, &hello) {
+        None => get_to_know(shared, &hello).await.err(),
+        refusal => refusal,
+    };
     let welcome = match &refusal {
         Some(reason) => Welcome::Refused(reason.clone()),
         None => Welcome::Accepted(introduction(shared, hello.node)),
@@ -327,10 +347,10 @@ fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
     if hello.to != shared.me.id {
         return Some(format!("this is member {:x}, not {:x}; check --initial-cluster", shared.me.id.0, hello.to.0));
     }
-    if hello.protocol != shared.protocol {
+    if hello.protocol != shared.portrait.protocol {
         return Some(format!(
             "consensus protocol mismatch: this node runs protocol {}, the peer {}",
-            shared.protocol, hello.protocol
+            shared.portrait.protocol, hello.protocol
         ));
     }
     if hello.node == shared.me.id || !shared.directory.contains(hello.node) {
@@ -339,12 +359,39 @@ fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
     None
 }
 
+/// Makes sure that the node speaks from the data it always had; one that is new is noted on disk first.
+async fn get_to_know(shared: &Shared, hello: &Hello) -> Result<(), String> {
+    let (node, incarnation) = (hello.node, hello.incarnation);
+    let noted = shared.noted.borrow().get(&node).copied();
+    let noted = match noted {
+        Some(noted) => noted,
+        None => {
+            // Off this thread, which never waits for the disk; once per member.
+            let known = Arc::clone(&shared.known);
+            let note = move || known.lock().unwrap_or_else(PoisonError::into_inner).note(node, incarnation);
+            let noted = tokio::task::spawn_blocking(note).await.map_err(|error| error.to_string())?;
+            let noted = noted.map_err(|fault| format!("cannot note the member: {fault}"))?;
+            shared.noted.borrow_mut().insert(node, noted);
+            noted
+        }
+    };
+    if noted == incarnation {
+        return Ok(());
+    }
+    Err(format!(
+        "member {:x} ({}) has lost the data it had: it must not come back as its old self, since it has forgotten what it \
+         promised; restore its data directory, or replace the member",
+        node.0, hello.name
+    ))
+}
+
 fn introduction(shared: &Shared, to: NodeId) -> Hello {
     Hello {
         cluster: shared.directory.cluster(),
         node: shared.me.id,
         to,
-        protocol: shared.protocol,
+        protocol: shared.portrait.protocol,
+        incarnation: shared.portrait.incarnation,
         name: shared.me.name.clone(),
         client_urls: shared.directory.client_urls(shared.me.id),
     }
