@@ -1,8 +1,8 @@
 //! Which data the other nodes spoke from when they were first met.
 //!
-//! A node that comes back with an empty disk has forgotten its promises and must not speak as its old self: it could vote
-//! twice in one ballot, or help a leader into office that lacks what it once acknowledged (Michael et al. 2017). Every
-//! data directory draws a random number when it is made; each node notes those of the others, durably, before it
+//! A node that comes back with an empty disk has forgotten its promises and must not speak as its old self: it could
+//! vote twice in one ballot, or help a leader into office that lacks what it once acknowledged (Michael et al. 2017).
+//! Every data directory draws a random number when it is made; each node notes those of the others, durably, before it
 //! listens to them, and never listens to the same node with another number.
 
 use std::collections::BTreeMap;
