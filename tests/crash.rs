@@ -151,3 +151,60 @@ fn a_node_that_lost_its_data_is_not_taken_back_as_its_old_self() {
         assert!([&b"again"[..], b"by a minority"].contains(&&kv.value[..]), "lost an acknowledged write: {kv:?}");
     });
 }
+
+#[test]
+fn a_node_that_missed_more_than_the_log_keeps_catches_up_by_snapshot() {
+    if is_reference() {
+        return; // etcd keeps its log by entries, not bytes.
+    }
+    /// Written while the node is down, in values of [`VALUE`] bytes: well beyond what the log keeps.
+    const MISSED: usize = 150;
+    const VALUE: usize = 1_400_000;
+    within(async {
+        let mut cluster = Cluster::start(3).await;
+        let leader = cluster.leader().await;
+        let (behind, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        let client = cluster.client(leader);
+        client.put("first", "before").await.expect("a put");
+        client.put("doomed", "before").await.expect("a put");
+        cluster.kill(behind);
+        client.delete("doomed").await.expect("a delete");
+        for at in 0..MISSED {
+            client.put(&format!("missed/{at:03}"), vec![b'x'; VALUE]).await.expect("a put");
+        }
+        // The log is cut behind the engine's flushes, which take a moment.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.restart(behind);
+        while !cluster.output(behind).contains("installing a snapshot") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // It counts again: with the third node gone, it and the leader are the majority.
+        cluster.kill(other);
+        while client.put("last", "after").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let caught_up = cluster.client(behind);
+        let read = async |key: String| {
+            loop {
+                match caught_up.get(&key).await {
+                    Ok(found) => return found.kvs.first().map(|kv| kv.value.clone()),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        assert_eq!(read("last".into()).await.as_deref(), Some(&b"after"[..]));
+        assert_eq!(read("first".into()).await.as_deref(), Some(&b"before"[..]));
+        assert_eq!(read("doomed".into()).await, None, "a snapshot brought back a deleted key");
+        for at in 0..MISSED {
+            assert_eq!(read(format!("missed/{at:03}")).await.map(|value| value.len()), Some(VALUE), "missed/{at:03}");
+        }
+        // And it survives what it installed.
+        cluster.kill(behind);
+        cluster.restart(behind);
+        let again = cluster.client(behind);
+        while again.get("first").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(again.get("missed/000").await.expect("a read").kvs.len(), 1);
+    });
+}

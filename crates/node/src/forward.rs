@@ -23,17 +23,19 @@ pub(crate) struct Forwarded {
 pub(crate) struct Forwards {
     next_id: u64,
     open: BTreeMap<u64, Forwarded>,
+    bytes: usize,
 }
 
 impl Forwards {
     /// `seed` is random, so that an answer meant for an earlier life of this node names no command of this one.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { next_id: seed >> 1, open: BTreeMap::new() }
+        Self { next_id: seed >> 1, open: BTreeMap::new(), bytes: 0 }
     }
 
     pub(crate) fn add(&mut self, forwarded: Forwarded) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
+        self.bytes += forwarded.payload.len();
         self.open.insert(id, forwarded);
         id
     }
@@ -43,7 +45,18 @@ impl Forwards {
         if self.open.get(&id)?.node != node {
             return None;
         }
-        self.open.remove(&id)
+        let taken = self.open.remove(&id);
+        self.release(taken.as_slice());
+        taken
+    }
+
+    /// Payload bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn release(&mut self, gone: &[Forwarded]) {
+        self.bytes -= gone.iter().map(|forwarded| forwarded.payload.len()).sum::<usize>();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -52,11 +65,18 @@ impl Forwards {
 
     /// Commands that were with `node` when its connection broke.
     pub(crate) fn lost(&mut self, node: NodeId) -> Vec<Forwarded> {
-        self.open.extract_if(.., |_, forwarded| forwarded.node == node).map(|(_, forwarded)| forwarded).collect()
+        self.take_where(|forwarded| forwarded.node == node)
     }
 
     /// Commands that waited too long for an answer.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Forwarded> {
-        self.open.extract_if(.., |_, forwarded| forwarded.deadline <= now).map(|(_, forwarded)| forwarded).collect()
+        self.take_where(|forwarded| forwarded.deadline <= now)
+    }
+
+    fn take_where(&mut self, matches: impl Fn(&Forwarded) -> bool) -> Vec<Forwarded> {
+        let gone: Vec<_> =
+            self.open.extract_if(.., |_, forwarded| matches(forwarded)).map(|(_, forwarded)| forwarded).collect();
+        self.release(&gone);
+        gone
     }
 }

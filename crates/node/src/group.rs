@@ -54,7 +54,8 @@ pub(crate) struct Group {
     /// The last index proposed here.
     proposed: Index,
     pub(crate) reads: Reads,
-    pub(crate) parked: VecDeque<Parked>,
+    parked: VecDeque<Parked>,
+    parked_bytes: usize,
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) retention: Retention,
     pub(crate) outgoing: BTreeMap<crate::event::SnapshotId, Outgoing>,
@@ -81,6 +82,7 @@ impl Group {
             proposed: Index(0),
             reads: Reads::default(),
             parked: VecDeque::new(),
+            parked_bytes: 0,
             transfers: Vec::new(),
             retention: Retention::default(),
             outgoing: BTreeMap::new(),
@@ -127,6 +129,30 @@ impl Group {
         self.proposed = index;
     }
 
+    /// Payload bytes of writes for which no leader was found yet.
+    pub(crate) fn parked_bytes(&self) -> usize {
+        self.parked_bytes
+    }
+
+    /// Keeps a write until a leader is found.
+    pub(crate) fn park(&mut self, parked: Parked) {
+        self.parked_bytes += parked.payload.len();
+        self.parked.push_back(parked);
+    }
+
+    /// All parked writes, to be routed again.
+    pub(crate) fn unpark(&mut self) -> VecDeque<Parked> {
+        self.parked_bytes = 0;
+        std::mem::take(&mut self.parked)
+    }
+
+    /// The next parked write whose time is up.
+    pub(crate) fn expired_parked(&mut self, now: Instant) -> Option<Parked> {
+        let parked = self.parked.pop_front_if(|parked| parked.deadline <= now)?;
+        self.parked_bytes -= parked.payload.len();
+        Some(parked)
+    }
+
     /// Whether anything here has a deadline of its own.
     pub(crate) fn has_waiters(&self) -> bool {
         !(self.parked.is_empty()
@@ -171,7 +197,9 @@ impl Group {
                     effects.extend(settled.winner.map(|winner| Effect::Reply(winner, Response::Superseded)));
                 }
                 (kernel::EntryKind::EpochStart | kernel::EntryKind::Config, _) => {
-                    assert!(settled.winner.is_none(), "clients propose commands only");
+                    // A peer told us a place that is no command's.
+                    let unknown = Response::Unknown(Uncertainty::LeaderFailed);
+                    effects.extend(settled.winner.map(|winner| Effect::Reply(winner, unknown)));
                 }
             }
         }

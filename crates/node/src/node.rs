@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use base::{Fault, GroupId, Index, Instant, Lsn, NodeId, Synced};
+use base::{Fault, GroupId, Index, Instant, Lsn, NodeId, Synced, limits};
 use bytes::Bytes;
 use kernel::{Message, ReadId, Record, Refusal, Replica, Status};
 
@@ -174,6 +174,10 @@ impl Node {
         rest.extend(ready.loads.into_iter().map(|load| Effect::Load(id, load)));
         for to in ready.snapshots_to_send {
             let Some(node) = group.replica.node_of(to) else { continue };
+            // A newer transfer to the same replica takes the place of what is left of an older one.
+            for (old, _) in group.outgoing.extract_if(.., |_, outgoing| outgoing.to == to) {
+                rest.push(Effect::SnapshotClose(old));
+            }
             let snapshot = SnapshotId(self.next_snapshot);
             self.next_snapshot += 1;
             group.outgoing.insert(snapshot, Outgoing::new(snapshot, to, node, now));
@@ -240,8 +244,7 @@ impl Node {
             for reader in group.reads.expire(now) {
                 effects.push(Effect::Reply(reader.ticket, Response::TimedOut));
             }
-            while group.parked.front().is_some_and(|parked| parked.deadline <= now) {
-                let parked = group.parked.pop_front().expect("seen in the condition");
+            while let Some(parked) = group.expired_parked(now) {
                 effects.push(Effect::Reply(parked.ticket, Response::TimedOut));
             }
             for transfer in group.transfers.extract_if(.., |transfer| transfer.deadline <= now) {
@@ -257,7 +260,7 @@ impl Node {
     fn retry_waiting(&mut self, now: Instant) {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for id in ids {
-            let parked = std::mem::take(&mut self.groups.get_mut(&id).expect("listed above").parked);
+            let parked = self.groups.get_mut(&id).expect("listed above").unpark();
             for Parked { ticket, payload, deadline } in parked {
                 self.route_write(now, id, ReplyTo::Local(ticket), payload, deadline);
             }
@@ -335,11 +338,14 @@ impl Node {
     /// has happened yet, so the choice may be repeated.
     fn route_write(&mut self, now: Instant, id: GroupId, reply: ReplyTo, payload: Bytes, deadline: Instant) {
         let backlog_max = self.config.apply_backlog_max;
+        let forwarded = self.forwards.bytes();
         let Some(group) = self.touch(id) else {
             self.effects.push(group::refused(reply, Refusal::NotLeader(None)));
             return;
         };
-        if group.is_behind(backlog_max) {
+        // What is parked or with the leader stays in memory until it is answered, also when its client has gone.
+        let held = forwarded + group.parked_bytes();
+        if group.is_behind(backlog_max) || held > limits::UNCOMMITTED_BYTES_MAX {
             self.effects.push(group::refused(reply, Refusal::Overloaded));
             return;
         }
@@ -365,7 +371,7 @@ impl Node {
             }
             None => {
                 let group = self.groups.get_mut(&id).expect("touched above");
-                group.parked.push_back(Parked { ticket, payload, deadline });
+                group.park(Parked { ticket, payload, deadline });
             }
         }
     }
@@ -379,7 +385,10 @@ impl Node {
                     Ok((index, origin)) => {
                         group.proposed(index);
                         match reply {
-                            ReplyTo::Local(ticket) => group.proposals.add(index, origin, ticket, deadline),
+                            ReplyTo::Local(ticket) => {
+                                let added = group.proposals.add(index, origin, ticket, deadline);
+                                assert!(added, "the kernel gave {index}@{origin} away twice");
+                            }
                             ReplyTo::Remote(node, id) => {
                                 // Sent after the append of this turn, on the same connection: it is there before the
                                 // index can be applied.
@@ -405,7 +414,8 @@ impl Node {
             if !group.reads.has_asked() {
                 group.read_pace.finish(now);
             }
-            if !group.reads.has_arrived() || group.read_deadline().is_some_and(|due| now < due) {
+            // Without a deadline they wait for the next look at those who wait: they were refused a moment ago.
+            if !group.reads.has_arrived() || group.read_deadline().is_none_or(|due| now < due) {
                 continue;
             }
             let read = ReadId(self.next_read);
@@ -468,16 +478,16 @@ impl Node {
         let Forwarded { ticket, group, payload, deadline, .. } = forwarded;
         let group = self.groups.get_mut(&group).expect("forwarded for a known group");
         match answer {
-            ForwardAnswer::Accepted { index, origin } if index > group.handed => {
-                group.proposals.add(index, origin, ticket, deadline);
-            }
-            // Decided before we knew that it was ours: the news came too late to catch the outcome.
+            ForwardAnswer::Accepted { index, origin }
+                if index > group.handed && group.proposals.add(index, origin, ticket, deadline) => {}
+            // Decided before we knew that it was ours, or a place that is another command's: the outcome cannot be
+            // told.
             ForwardAnswer::Accepted { .. } => {
                 self.effects.push(Effect::Reply(ticket, Response::Unknown(Uncertainty::LeaderFailed)));
             }
             // Surely not done: try again when a leader shows up, at the latest at the next look at the waiters.
             ForwardAnswer::Refused(Refusal::NotLeader(_) | Refusal::NotReady) => {
-                group.parked.push_back(Parked { ticket, payload, deadline });
+                group.park(Parked { ticket, payload, deadline });
             }
             ForwardAnswer::Refused(refusal) => self.effects.push(Effect::Reply(ticket, Response::Refused(refusal))),
         }
@@ -530,6 +540,7 @@ impl Node {
                     self.send_chunk(group, id, sequence, chunk, last);
                 }
             }
+            Step::Close => self.effects.push(Effect::SnapshotClose(id)),
             Step::GiveUp => self.end_outgoing(group, id),
         }
     }

@@ -33,9 +33,15 @@ pub(crate) struct Proposals {
 }
 
 impl Proposals {
-    pub(crate) fn add(&mut self, index: Index, origin: Ballot, ticket: Ticket, deadline: Instant) {
-        self.by_index.entry(index).or_default().push(Pending { origin, ticket });
+    /// False if another command has that name already.
+    pub(crate) fn add(&mut self, index: Index, origin: Ballot, ticket: Ticket, deadline: Instant) -> bool {
+        let waiting = self.by_index.entry(index).or_default();
+        if waiting.iter().any(|pending| pending.origin == origin) {
+            return false;
+        }
+        waiting.push(Pending { origin, ticket });
         self.deadlines.push_back((deadline, index, origin));
+        true
     }
 
     /// The slot is decided and holds an entry of `origin`.
@@ -97,6 +103,14 @@ mod tests {
         let settled = proposals.settle(Index(5), B);
         assert_eq!((settled.winner, settled.losers), (Some(Ticket(2)), vec![Ticket(1)]));
         assert!(proposals.settle(Index(5), A).winner.is_none(), "a slot settles once");
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let mut proposals = Proposals::default();
+        assert!(proposals.add(Index(5), A, Ticket(1), Instant(10)));
+        assert!(!proposals.add(Index(5), A, Ticket(2), Instant(10)));
+        assert!(proposals.add(Index(5), B, Ticket(3), Instant(10)));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) enum Step {
     Read,
     /// Send these chunks (again).
     Send(Vec<(u64, Bytes, bool)>),
+    /// Everything is with the receiver: the view may go. What becomes of the snapshot is still to be heard.
+    Close,
     /// The receiver is silent for too long.
     GiveUp,
 }
@@ -95,8 +97,12 @@ impl Outgoing {
             return Step::GiveUp; // It answers to something we never sent.
         }
         self.heard = now;
+        let before = self.unacked.len();
         while self.unacked.front().is_some_and(|(sequence, ..)| *sequence < next) {
             self.unacked.pop_front();
+        }
+        if self.read_all && before > 0 && self.unacked.is_empty() {
+            return Step::Close;
         }
         self.want_more()
     }
@@ -149,7 +155,9 @@ impl Incoming {
 
     /// A chunk is stored; true when it was the last one.
     pub(crate) fn stored(&mut self, sequence: u64) -> bool {
-        assert_eq!(sequence, self.stored, "chunks are stored in order");
+        if sequence != self.stored {
+            return false; // Of an earlier try of the same snapshot.
+        }
         self.stored += 1;
         self.last == Some(sequence)
     }
@@ -187,6 +195,14 @@ mod tests {
         }
         assert_eq!(outgoing.acked(1, Instant(1)), Step::Read);
         assert_eq!(outgoing.acked(99, Instant(1)), Step::GiveUp);
+    }
+
+    #[test]
+    fn the_view_goes_once_everything_is_acknowledged() {
+        let mut outgoing = outgoing();
+        outgoing.chunk(CHUNK, true, Instant(0));
+        assert_eq!(outgoing.acked(1, Instant(1)), Step::Close);
+        assert_eq!(outgoing.acked(1, Instant(2)), Step::Nothing);
     }
 
     #[test]

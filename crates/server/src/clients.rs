@@ -185,6 +185,10 @@ async fn connection(
         debug!(%address, %error, "client connection is gone already");
         return;
     }
+    match tokio::time::timeout(HEADER_TIMEOUT, stream.peek(&mut [0; 1])).await {
+        Ok(Ok(1..)) => {}
+        _ => return debug!(%address, "a client connected and said nothing"),
+    }
     let service = service_fn(move |request| {
         let services = Arc::clone(&services);
         async move { services.dispatch(request).await }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base::{GroupId, Revision, limits};
 use mvcc::{Command, Engine, Limits, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError, Txn};
-use node::{Event, Request, Response};
+use node::{Event, Request, Response, Uncertainty};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
@@ -26,6 +27,12 @@ const INLINE_READ_BYTES: usize = 64 * 1024;
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Large reads under way at a time, per node.
 const LARGE_READS_MAX: usize = 4;
+/// An answer larger than this counts against the budget of answers until the client has taken it.
+const SMALL_ANSWER_BYTES: usize = 1024 * 1024;
+/// Bytes of large answers waiting for their clients, per node.
+const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
+/// How long a large read, or a large answer, waits for its place.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What all client threads of a node share.
 pub(crate) struct Context {
@@ -39,11 +46,17 @@ pub(crate) struct Context {
     pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) large_reads: Arc<Semaphore>,
+    /// In units of [`SMALL_ANSWER_BYTES`].
+    pub(crate) large_answers: Arc<Semaphore>,
 }
 
 impl Context {
     pub(crate) fn large_reads() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(LARGE_READS_MAX))
+    }
+
+    pub(crate) fn large_answers() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(ANSWERS_BYTES_MAX / SMALL_ANSWER_BYTES))
     }
 }
 
@@ -81,11 +94,12 @@ impl Gateway {
         if before >= limits::REQUESTS_IN_FLIGHT_MAX { Err(errors::overloaded()) } else { Ok(admitted) }
     }
 
-    async fn ask(&self, request: Request) -> Result<Answer, Status> {
+    /// The answer to a request; `None` if the node stopped with the request in its hands.
+    async fn ask(&self, request: Request) -> Result<Option<Answer>, Status> {
         let _admitted = self.admit()?;
         let open = self.lane.open();
         self.node.send(Event::Request(open.ticket, request)).map_err(|_| errors::stopped())?;
-        open.answer().await.ok_or_else(errors::stopped)
+        Ok(open.answer().await)
     }
 
     /// Replicates and applies a command.
@@ -95,7 +109,10 @@ impl Gateway {
         if payload.len() > self.context.max_request_bytes {
             return Err(errors::too_large());
         }
-        let answer = self.ask(Request::Propose { group: GROUP, payload }).await?;
+        let Some(answer) = self.ask(Request::Propose { group: GROUP, payload }).await? else {
+            // It may have been proposed before the node stopped.
+            return Err(errors::refused(&Response::Unknown(Uncertainty::LeaderFailed)));
+        };
         let outcome = match answer {
             Answer::Applied(outcome) => outcome,
             Answer::Node(response) => {
@@ -111,7 +128,7 @@ impl Gateway {
 
     /// Returns when the local state contains everything acknowledged, anywhere, before the call.
     pub(crate) async fn read_point(&self) -> Result<(), Status> {
-        match self.ask(Request::Read { group: GROUP }).await? {
+        match self.ask(Request::Read { group: GROUP }).await?.ok_or_else(errors::stopped)? {
             Answer::Node(Response::ReadReady) => Ok(()),
             Answer::Node(response) => Err(errors::refused(&response)),
             Answer::Applied(_) => Err(Status::internal("a read was answered like a write")),
@@ -120,7 +137,7 @@ impl Gateway {
 
     /// Hands leadership to the given node.
     pub(crate) async fn move_leader(&self, to: base::NodeId) -> Result<(), Status> {
-        match self.ask(Request::TransferLeadership { group: GROUP, to: Some(to) }).await? {
+        match self.ask(Request::TransferLeadership { group: GROUP, to: Some(to) }).await?.ok_or_else(errors::stopped)? {
             Answer::Node(Response::Done) => Ok(()),
             Answer::Node(response) => Err(errors::refused(&response)),
             Answer::Applied(_) => Err(Status::internal("a transfer was answered like a write")),
@@ -146,9 +163,14 @@ impl Gateway {
 
     /// A read that may take long or return much: on a thread of its own, a few at a time.
     async fn large_range(&self, request: RangeRequest) -> Result<Ranged, Status> {
-        let permit = Arc::clone(&self.context.large_reads).acquire_owned().await.map_err(|_| errors::stopped())?;
+        let place = place_of(&self.context.large_reads, 1).await?;
         let engine = Arc::clone(&self.context.engine);
-        let read = move || mvcc::range_whole(&*engine.view(), &request, ANSWER_BYTES_MAX);
+        let read = move || {
+            let response = mvcc::range_whole(&*engine.view(), &request, ANSWER_BYTES_MAX);
+            // Held by the read itself: a client that goes away does not make room for another read beside it.
+            drop(place);
+            response
+        };
         let response = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
         let Some(response) = response.map_err(|error| read_error(&error))? else {
             return Err(Status::resource_exhausted(format!(
@@ -156,7 +178,12 @@ impl Gateway {
                 ANSWER_BYTES_MAX / 1024 / 1024
             )));
         };
-        Ok(Ranged { response, permit: Some(AnswerPermit(Arc::new(permit))) })
+        let bytes: usize = response.result.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+        let permit = match u32::try_from(bytes / SMALL_ANSWER_BYTES).unwrap_or(u32::MAX) {
+            0 => None,
+            units => Some(AnswerPermit(Arc::new(place_of(&self.context.large_answers, units).await?))),
+        };
+        Ok(Ranged { response, permit })
     }
 
     /// A transaction: through the log if it may write, else as a read.
@@ -180,6 +207,15 @@ impl Gateway {
             OutcomeResult::Rejected(reject) => Err(errors::rejected(reject)),
             _ => Err(Status::internal("a transaction was answered like something else")),
         }
+    }
+}
+
+/// Waits for a place, but not for ever: others may hold theirs as long as their clients like.
+pub(crate) async fn place_of(places: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit, Status> {
+    match tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(places).acquire_many_owned(units)).await {
+        Ok(Ok(place)) => Ok(place),
+        Ok(Err(_)) => Err(errors::stopped()),
+        Err(_) => Err(errors::overloaded()),
     }
 }
 

@@ -136,6 +136,7 @@ impl Server {
                 .unwrap_or(QUOTA_BYTES_DEFAULT),
             in_flight: AtomicUsize::new(0),
             large_reads: Context::large_reads(),
+            large_answers: Context::large_answers(),
             upkeep: Arc::clone(&upkeep),
         });
         let host = Host { failure: &failure, metrics: &metrics, upkeep: &upkeep, context: &context };
@@ -368,6 +369,7 @@ impl Host<'_> {
             outbox: Outbox::new(lanes),
             metrics: Arc::clone(self.metrics),
             upkeep: Arc::clone(self.upkeep),
+            stop: self.failure.watch(),
         };
         threads.push(self.spawn("apply", move || apply.run(&apply_receiver))?);
 
@@ -392,16 +394,25 @@ impl Host<'_> {
             log_retained_bytes: limits::LOG_RETAINED_BYTES,
         };
         let node = Node::new(node_config, vec![start], first_lsn, clock::now())?;
+        let failure = Arc::clone(self.failure);
         let (directory, metrics, stop) = (Arc::clone(directory), Arc::clone(self.metrics), self.failure.watch());
         let standing = Arc::clone(&self.context.standing);
         let outbox = Outbox::new(lanes);
-        let runtime = runtime("node", 1)?;
+        // Name look-ups and notes about members block; one that hangs must not keep the others waiting.
+        let runtime = runtime("node", 8)?;
         threads.push(self.spawn("node", move || {
             tokio::task::LocalSet::new().block_on(&runtime, async move {
                 let listeners = to_async(peer_listeners)?;
                 let inbox = Rc::<Inbox>::default();
-                let transport =
-                    Transport::start(directory, known, portrait, listeners, Rc::clone(&inbox), Arc::clone(&metrics));
+                let transport = Transport::start(
+                    directory,
+                    known,
+                    portrait,
+                    failure,
+                    listeners,
+                    Rc::clone(&inbox),
+                    Arc::clone(&metrics),
+                );
                 NodeThread {
                     node,
                     events,

@@ -7,7 +7,7 @@ use mvcc::{Chunk, RangeRequest, RangeStream};
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
-use crate::gateway::{Gateway, read_error};
+use crate::gateway::{Gateway, place_of, read_error};
 use crate::{convert, errors, grpc};
 
 /// Pairs in the first chunk, so that the client has something soon.
@@ -53,7 +53,7 @@ pub(crate) async fn start(
 
 /// Reads one chunk on a thread of its own.
 async fn read(gateway: &Gateway, stream: RangeStream, keys: usize) -> Result<(RangeStream, Option<Chunk>), Status> {
-    let permit = Arc::clone(&gateway.context.large_reads).acquire_owned().await.map_err(|_| errors::stopped())?;
+    let permit = place_of(&gateway.context.large_reads, 1).await?;
     let engine = Arc::clone(&gateway.context.engine);
     let bytes = gateway.context.max_request_bytes;
     let read = move || {

@@ -13,6 +13,7 @@ use node::{Event, SnapshotId, Task};
 use storage::{Built, LsmEngine, Pressure};
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use crate::host::maintenance::Upkeep;
 use crate::lane::{Answer, Outbox};
@@ -37,6 +38,7 @@ pub(crate) struct ApplyThread {
     pub(crate) outbox: Outbox,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) upkeep: Arc<Upkeep>,
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// Commands of one group gathered for one engine batch.
@@ -88,6 +90,10 @@ impl ApplyThread {
     fn apply(&mut self, machine: &mut Machine, gathered: Gathered) -> Result<(), Fault> {
         let engine = &self.engines[&gathered.group];
         while engine.write_stall() == Pressure::Full {
+            if *self.stop.borrow() {
+                // Whoever should relieve the pressure may be gone; the log brings these commands back.
+                return Ok(());
+            }
             self.upkeep.wake();
             std::thread::sleep(STALL_PAUSE);
         }

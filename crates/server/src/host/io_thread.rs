@@ -92,7 +92,10 @@ impl IoThread {
                     return Ok(());
                 };
                 info!(%group, index = %mark.position.index, "installing a snapshot");
-                let built = incoming.finish()?.finish(&mark)?;
+                let built = match incoming.finish().and_then(|builder| builder.finish(&mark)) {
+                    Ok(built) => built,
+                    Err(fault) => return self.give_up(id, fault),
+                };
                 // The apply thread is gone only while the process stops.
                 drop(self.apply.send(ApplyJob::Install { group, id, built }));
             }
@@ -111,14 +114,21 @@ impl IoThread {
         let Some(incoming) = self.incoming.get_mut(&id) else { return Ok(()) };
         match incoming.take(chunk) {
             Ok(_) => self.tell(Event::SnapshotWritten { id, sequence }),
-            // A chunk that arrived damaged is the sender's trouble, a disk that fails is ours.
-            Err(Fault::Corrupt { place, detail }) => {
-                warn!(%place, %detail, "a snapshot chunk is damaged; asking again");
+            Err(fault) => {
                 self.incoming.remove(&id);
-                self.tell(Event::SnapshotFailed { id });
+                return self.give_up(id, fault);
             }
-            Err(fault) => return Err(fault),
         }
+        Ok(())
+    }
+
+    /// What arrived damaged is the sender's trouble, a disk that fails is ours.
+    fn give_up(&self, id: SnapshotId, fault: Fault) -> Result<(), Fault> {
+        if matches!(fault, Fault::Io { .. }) {
+            return Err(fault);
+        }
+        warn!(%fault, "a snapshot cannot be used; it will be sent again");
+        self.tell(Event::SnapshotFailed { id });
         Ok(())
     }
 

@@ -72,9 +72,6 @@ impl NodeThread {
             self.node.handle(now, Event::Tick);
         }
         let effects = self.node.finish_turn(now);
-        if effects.is_empty() {
-            return;
-        }
         for effect in effects {
             self.carry_out(effect);
         }

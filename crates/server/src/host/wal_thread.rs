@@ -31,13 +31,19 @@ pub(crate) fn run(
     metrics: &Arc<Metrics>,
 ) -> Result<(), Fault> {
     let mut since_upkeep = 0;
+    let mut idle = IDLE;
     loop {
-        let first = match jobs.recv_timeout(IDLE) {
+        let first = match jobs.recv_timeout(idle) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => {
                 if since_upkeep > 0 {
-                    since_upkeep = 0;
-                    while wal.maintain()? {}
+                    // A step at a time: a write that comes meanwhile waits for no more than that.
+                    if wal.maintain()? {
+                        idle = Duration::ZERO;
+                    } else {
+                        since_upkeep = 0;
+                        idle = IDLE;
+                    }
                     continue;
                 }
                 // Nothing to keep up: sleep until there is something to write.

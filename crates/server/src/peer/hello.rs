@@ -31,6 +31,8 @@ pub(crate) enum Welcome {
     Accepted(Hello),
     /// Go away, for this reason.
     Refused(String),
+    /// You have lost the data you had: stop.
+    Forgetful(String),
 }
 
 impl Hello {
@@ -88,6 +90,10 @@ impl Welcome {
                 out.push(2);
                 put_bytes(out, reason.as_bytes());
             }
+            Self::Forgetful(reason) => {
+                out.push(3);
+                put_bytes(out, reason.as_bytes());
+            }
         }
     }
 
@@ -96,6 +102,7 @@ impl Welcome {
         let welcome = match reader.u8("welcome")? {
             1 => Self::Accepted(Hello::read(&mut reader)?),
             2 => Self::Refused(text(&mut reader, "reason")?),
+            3 => Self::Forgetful(text(&mut reader, "reason")?),
             _ => return Err(DecodeError { what: "welcome", at: 0 }),
         };
         reader.finish("end of welcome")?;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base::{NodeId, limits};
+use base::{Fault, NodeId, limits};
 use bytes::BytesMut;
 use node::{Event, PeerMessage};
 use storage::KnownPeers;
@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
+use crate::host::failure::Failure;
 use crate::members::{Directory, Member};
 use crate::metrics::Metrics;
 use crate::peer::frame;
@@ -28,6 +29,9 @@ use crate::peer::hello::{Hello, Welcome};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts to reach a peer.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A connection whose other end acknowledges nothing for so long is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections from peers, introduced or not.
 const ACCEPTED_MAX: usize = 256;
 /// A buffer larger than this is given back once it is empty.
@@ -60,6 +64,22 @@ impl Inbox {
     }
 }
 
+/// Why a node is not listened to.
+enum Stranger {
+    /// It is nobody we know, or cannot be noted.
+    Unknown(String),
+    /// It is somebody we know, with other data.
+    Forgetful(String),
+}
+
+impl Stranger {
+    fn reason(self) -> String {
+        match self {
+            Self::Unknown(reason) | Self::Forgetful(reason) => reason,
+        }
+    }
+}
+
 /// What goes to one peer.
 struct Outgoing {
     /// Frames not yet taken by the connection.
@@ -86,6 +106,7 @@ struct Shared {
     noted: RefCell<BTreeMap<NodeId, u64>>,
     known: Arc<Mutex<KnownPeers>>,
     portrait: SelfPortrait,
+    failure: Arc<Failure>,
     inbox: Rc<Inbox>,
     metrics: Arc<Metrics>,
     accepted: Cell<usize>,
@@ -104,6 +125,7 @@ impl Transport {
         directory: Arc<Directory>,
         known: KnownPeers,
         portrait: SelfPortrait,
+        failure: Arc<Failure>,
         listeners: Vec<TcpListener>,
         inbox: Rc<Inbox>,
         metrics: Arc<Metrics>,
@@ -115,6 +137,7 @@ impl Transport {
             noted: RefCell::new(known.noted().clone()),
             known: Arc::new(Mutex::new(known)),
             portrait,
+            failure,
             inbox,
             metrics: Arc::clone(&metrics),
             accepted: Cell::new(0),
@@ -200,7 +223,7 @@ async fn dial(shared: &Shared, member: &Member) -> Result<TcpStream, String> {
 async fn dial_url(shared: &Shared, member: &Member, url: &str) -> Result<TcpStream, String> {
     let address = crate::members::host_and_port(url).ok_or_else(|| format!("{url}: not a peer url"))?;
     let mut stream = TcpStream::connect(&address).await.map_err(|error| format!("{url}: {error}"))?;
-    stream.set_nodelay(true).map_err(|error| format!("{url}: {error}"))?;
+    watch_over(&stream).map_err(|error| format!("{url}: {error}"))?;
     let mut out = Vec::new();
     let hello = introduction(shared, member.id);
     frame::put(&mut out, |out| hello.encode(out));
@@ -209,11 +232,17 @@ async fn dial_url(shared: &Shared, member: &Member, url: &str) -> Result<TcpStre
     let body = read_frame(&mut stream, &mut input).await.map_err(|error| format!("{url}: {error}"))?;
     match Welcome::decode(body).map_err(|error| format!("{url} does not speak the peer protocol: {error}"))? {
         Welcome::Refused(reason) => Err(format!("{url} refuses us: {reason}")),
+        Welcome::Forgetful(reason) => {
+            // Going on would be dangerous: somebody who never met our old self might take us for it.
+            let fault = Fault::Refused(format!("{url} knows this node from other data: {reason}"));
+            shared.failure.fail("peer", fault);
+            Err(reason)
+        }
         Welcome::Accepted(hello) if hello.node != member.id || hello.cluster != shared.directory.cluster() => {
             Err(format!("{url} is member {} of cluster {}, expected {}", hello.node, hello.cluster, member.id))
         }
         Welcome::Accepted(hello) => {
-            get_to_know(shared, &hello).await.map_err(|reason| format!("{url}: {reason}"))?;
+            get_to_know(shared, &hello).await.map_err(|stranger| format!("{url}: {}", stranger.reason()))?;
             shared.directory.heard_from(hello.node, hello.client_urls);
             Ok(stream)
         }
@@ -280,6 +309,9 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) {
 
 /// Serves one accepted connection until it ends; tells why.
 async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) -> String {
+    if let Err(error) = watch_over(&stream) {
+        return error.to_string();
+    }
     let mut input = BytesMut::new();
     let hello = match tokio::time::timeout(HELLO_TIMEOUT, read_frame(&mut stream, &mut input)).await {
         Err(_) => return format!("no hello within {HELLO_TIMEOUT:?}"),
@@ -297,12 +329,14 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
     };
     let refusal = match refuse(shared, &hello) {
         None => get_to_know(shared, &hello).await.err(),
-        refusal => refusal,
+        Some(reason) => Some(Stranger::Unknown(reason)),
     };
     let welcome = match &refusal {
-        Some(reason) => Welcome::Refused(reason.clone()),
+        Some(Stranger::Unknown(reason)) => Welcome::Refused(reason.clone()),
+        Some(Stranger::Forgetful(reason)) => Welcome::Forgetful(reason.clone()),
         None => Welcome::Accepted(introduction(shared, hello.node)),
     };
+    let refusal = refusal.map(Stranger::reason);
     let mut out = Vec::new();
     frame::put(&mut out, |out| welcome.encode(out));
     if let Err(error) = stream.write_all(&out).await {
@@ -316,6 +350,11 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
     loop {
         match frame::take(&mut input) {
             Ok(Some(body)) => match PeerMessage::decode(body) {
+                Ok(PeerMessage::Forward { payload, .. }) if mvcc::Command::decode(payload.clone()).is_err() => {
+                    // In the log it would stop every node.
+                    warn!(%address, peer = %hello.name, "peer forwarded a command that does not decode");
+                    return String::from("a command that does not decode");
+                }
                 Ok(message) => shared.inbox.push(Event::Peer(hello.node, message)),
                 Err(error) => {
                     warn!(%address, peer = %hello.name, %error, "peer sent a message that does not decode");
@@ -360,7 +399,7 @@ fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
 }
 
 /// Makes sure that the node speaks from the data it always had; one that is new is noted on disk first.
-async fn get_to_know(shared: &Shared, hello: &Hello) -> Result<(), String> {
+async fn get_to_know(shared: &Shared, hello: &Hello) -> Result<(), Stranger> {
     let (node, incarnation) = (hello.node, hello.incarnation);
     let noted = shared.noted.borrow().get(&node).copied();
     let noted = match noted {
@@ -369,8 +408,9 @@ async fn get_to_know(shared: &Shared, hello: &Hello) -> Result<(), String> {
             // Off this thread, which never waits for the disk; once per member.
             let known = Arc::clone(&shared.known);
             let note = move || known.lock().unwrap_or_else(PoisonError::into_inner).note(node, incarnation);
-            let noted = tokio::task::spawn_blocking(note).await.map_err(|error| error.to_string())?;
-            let noted = noted.map_err(|fault| format!("cannot note the member: {fault}"))?;
+            let noted =
+                tokio::task::spawn_blocking(note).await.map_err(|error| Stranger::Unknown(error.to_string()))?;
+            let noted = noted.map_err(|fault| Stranger::Unknown(format!("cannot note the member: {fault}")))?;
             shared.noted.borrow_mut().insert(node, noted);
             noted
         }
@@ -378,11 +418,11 @@ async fn get_to_know(shared: &Shared, hello: &Hello) -> Result<(), String> {
     if noted == incarnation {
         return Ok(());
     }
-    Err(format!(
+    Err(Stranger::Forgetful(format!(
         "member {:x} ({}) has lost the data it had: it must not come back as its old self, since it has forgotten what it \
          promised; restore its data directory, or replace the member",
         node.0, hello.name
-    ))
+    )))
 }
 
 fn introduction(shared: &Shared, to: NodeId) -> Hello {
@@ -395,6 +435,16 @@ fn introduction(shared: &Shared, to: NodeId) -> Hello {
         name: shared.me.name.clone(),
         client_urls: shared.directory.client_urls(shared.me.id),
     }
+}
+
+/// A peer that vanished without a word must be noticed: unanswered bytes and unanswered probes end the connection, and
+/// with it the retransmission pauses that would outlast a healed network.
+fn watch_over(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(SILENCE_MAX))?;
+    let probes = socket2::TcpKeepalive::new().with_time(SILENCE_MAX).with_interval(PROBE_INTERVAL).with_retries(3);
+    socket.set_tcp_keepalive(&probes)
 }
 
 async fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> Result<bytes::Bytes, String> {
