@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// Without a wake-up, upkeep looks around this often.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Niceness of the compaction thread.
+const NICENESS: i32 = 5;
 /// An idle compaction thread looks for work this often; looking costs microseconds.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(50);
 /// Events looked at by one piece of the sweep, as in etcd; between two pieces other work gets its turn.
@@ -131,6 +133,11 @@ pub(crate) fn run(
 /// Compacts until [`Upkeep::stop`], on a thread of its own: a compaction takes seconds, and flushes must not wait for
 /// it.
 pub(crate) fn compact(upkeep: &Upkeep, engines: &BTreeMap<GroupId, Arc<LsmEngine>>) -> Result<(), Fault> {
+    // Clients come first; when upkeep falls behind, writers are held back and leave the processor to it.
+    let lower = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    if let Err(error) = lower {
+        tracing::debug!(%error, "compaction runs at normal priority");
+    }
     while !upkeep.lock().stop {
         let mut worked = false;
         for engine in engines.values() {

@@ -22,7 +22,7 @@ const FILTER_BITS_PER_ROW: f32 = 10.0;
 /// Size of a table on disk.
 const TABLE_BYTES: u64 = 32 << 20;
 /// Runs in level 0 that start a compaction.
-pub(super) const LEVEL0_RUNS: u8 = 4;
+pub(super) const LEVEL0_RUNS: u8 = 8;
 
 /// Opens or makes the tree in `path`.
 pub(super) fn open_tree(

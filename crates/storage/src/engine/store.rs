@@ -252,9 +252,9 @@ impl Store {
     pub(super) fn pressure(&self) -> Pressure {
         let (sealed, runs) = (self.tree.sealed_memtable_count(), self.tree.l0_run_count());
         let limit = usize::from(LEVEL0_RUNS);
-        if sealed > self.options.sealed_max || runs >= limit * 5 {
+        if sealed > self.options.sealed_max || runs >= limit * 3 {
             Pressure::Full
-        } else if sealed == self.options.sealed_max || runs >= limit * 3 {
+        } else if sealed == self.options.sealed_max || runs >= limit * 2 {
             Pressure::High
         } else {
             Pressure::None
