@@ -39,6 +39,8 @@ pub const PEER_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Payload bytes in one chunk of a snapshot.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
+/// Bytes per second a leader spends on one snapshot, so that a follower that catches up does not slow down the others.
+pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 /// Client requests one node works on at a time; above it "too many requests".
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 /// Client connections of one node.

@@ -1,13 +1,13 @@
 //! Snapshots on their way between nodes: chunk by chunk, each acknowledged, resumed after a lost connection.
 //!
-//! The sender pins a view, keeps at most `WINDOW` unacknowledged chunks and repeats them when nothing is heard; the
-//! receiver stores chunks strictly in order and asks for the one it wants. Nothing here touches rows: chunks are
+//! The sender pins a view, keeps at most `WINDOW` unacknowledged chunks, repeats them when nothing is heard, and reads
+//! no faster than its allowance; the receiver stores chunks strictly in order and asks for the one it wants. Nothing here touches rows: chunks are
 //! opaque.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use base::{Ballot, Instant, NodeId, ReplicaId};
+use base::{Ballot, Instant, NodeId, ReplicaId, limits};
 use bytes::Bytes;
 use kernel::Mark;
 
@@ -15,6 +15,8 @@ use crate::event::SnapshotId;
 
 /// Chunks sent and not acknowledged.
 const WINDOW: usize = 4;
+/// Most bytes that may be sent in one go: a fifth of a second's worth.
+const ALLOWANCE_MAX: i64 = limits::SNAPSHOT_BYTES_PER_SECOND as i64 / 5;
 /// Silence after which unacknowledged chunks are sent again.
 const REPEAT_AFTER: Duration = Duration::from_secs(2);
 /// Silence after which the sender gives up; the leader then starts a new snapshot if it is still needed.
@@ -34,6 +36,10 @@ pub(crate) struct Outgoing {
     read_all: bool,
     heard: Instant,
     sent: Instant,
+    /// Bytes that may be read now; what is spent too much is missing from the next turn.
+    allowance: i64,
+    /// When the allowance was last raised.
+    raised: Instant,
 }
 
 /// What the sender should do next.
@@ -63,6 +69,8 @@ impl Outgoing {
             read_all: false,
             heard: now,
             sent: now,
+            allowance: ALLOWANCE_MAX,
+            raised: now,
         }
     }
 
@@ -72,7 +80,7 @@ impl Outgoing {
     }
 
     fn want_more(&mut self) -> Step {
-        if self.reading || self.read_all || self.unacked.len() >= WINDOW {
+        if self.mark.is_none() || self.reading || self.read_all || self.unacked.len() >= WINDOW || self.allowance <= 0 {
             return Step::Nothing;
         }
         self.reading = true;
@@ -84,6 +92,7 @@ impl Outgoing {
         assert!(self.reading, "a chunk nobody asked for");
         self.reading = false;
         self.read_all = last;
+        self.allowance -= i64::try_from(chunk.len()).unwrap_or(i64::MAX);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.unacked.push_back((sequence, chunk, last));
@@ -111,11 +120,14 @@ impl Outgoing {
         if now.since(self.heard) >= GIVE_UP_AFTER {
             return Step::GiveUp;
         }
+        let earned = now.since(self.raised).as_micros() * u128::from(limits::SNAPSHOT_BYTES_PER_SECOND) / 1_000_000;
+        self.allowance = self.allowance.saturating_add(i64::try_from(earned).unwrap_or(i64::MAX)).min(ALLOWANCE_MAX);
+        self.raised = now;
         if !self.unacked.is_empty() && now.since(self.sent) >= REPEAT_AFTER {
             self.sent = now;
             return Step::Send(self.unacked.iter().cloned().collect());
         }
-        Step::Nothing
+        self.want_more()
     }
 }
 
@@ -198,6 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_is_limited() {
+        let mut outgoing = outgoing();
+        let chunk = Bytes::from(vec![0; ALLOWANCE_MAX as usize / 2 + 1]);
+        assert_eq!(outgoing.chunk(chunk.clone(), false, Instant(0)).1, Step::Read);
+        assert_eq!(outgoing.chunk(chunk, false, Instant(0)).1, Step::Nothing, "the allowance is spent");
+        assert_eq!(outgoing.acked(2, Instant(0)), Step::Nothing);
+        assert_eq!(outgoing.tick(Instant(0) + Duration::from_millis(100)), Step::Read);
+    }
+
+    #[test]
     fn the_view_goes_once_everything_is_acknowledged() {
         let mut outgoing = outgoing();
         outgoing.chunk(CHUNK, true, Instant(0));
@@ -210,7 +232,7 @@ mod tests {
         let mut outgoing = outgoing();
         outgoing.chunk(CHUNK, true, Instant(0));
         assert_eq!(outgoing.tick(Instant(0) + REPEAT_AFTER), Step::Send(vec![(0, CHUNK, true)]));
-        assert_eq!(outgoing.tick(Instant(1) + REPEAT_AFTER), Step::Nothing);
+        assert_eq!(outgoing.tick(Instant(1) + REPEAT_AFTER), Step::Nothing, "read to the end and sent again just now");
         assert_eq!(outgoing.tick(Instant(0) + GIVE_UP_AFTER), Step::GiveUp);
     }
 
