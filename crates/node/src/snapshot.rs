@@ -1,8 +1,8 @@
 //! Snapshots on their way between nodes: chunk by chunk, each acknowledged, resumed after a lost connection.
 //!
 //! The sender pins a view, keeps at most `WINDOW` unacknowledged chunks, repeats them when nothing is heard, and reads
-//! no faster than its allowance; the receiver stores chunks strictly in order and asks for the one it wants. Nothing here touches rows: chunks are
-//! opaque.
+//! no faster than its allowance; the receiver stores chunks strictly in order and asks for the one it wants. Nothing
+//! here touches rows: chunks are opaque.
 
 use std::collections::VecDeque;
 use std::time::Duration;
