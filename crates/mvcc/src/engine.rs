@@ -139,7 +139,8 @@ impl View for MemView {
 }
 
 /// True when no key can lie between the bounds; `BTreeMap::range` panics on such bounds.
-pub(crate) fn bounds_cross(from: &Bound<Bytes>, to: &Bound<Bytes>) -> bool {
+#[must_use]
+pub fn bounds_cross(from: &Bound<Bytes>, to: &Bound<Bytes>) -> bool {
     match (from, to) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         (Bound::Included(from), Bound::Included(to)) => from > to,

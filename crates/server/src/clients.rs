@@ -1,4 +1,4 @@
-//! The client port: one single-threaded runtime per client thread, each with a listener of its own on the same address.
+//! The client port: one single-threaded runtime per client thread, all accepting on the same socket.
 //!
 //! A connection stays on the thread that accepted it, so nothing on the hot path crosses threads but the hand-over to
 //! the node. gRPC (HTTP/2) and plain HTTP/1 share the port.
@@ -114,7 +114,7 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Binds the client address for one of several threads.
+/// Binds an address and listens. Without SO_REUSEPORT: a second server on the same port must be told so.
 pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;

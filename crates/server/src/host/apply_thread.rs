@@ -2,6 +2,7 @@
 //! answers the clients that wait for them.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -74,6 +75,10 @@ impl ApplyThread {
                         }
                     }
                     let machine = machines.get_mut(&group).expect("every group has a machine");
+                    if self.wait_for_room(gathered.group).is_break() {
+                        // Not one command more: the next batch rests on this one. The log brings both back.
+                        return Ok(());
+                    }
                     self.apply(machine, gathered)?;
                 }
                 ApplyJob::Install { group, id, built } => {
@@ -87,16 +92,20 @@ impl ApplyThread {
         Ok(())
     }
 
-    fn apply(&mut self, machine: &mut Machine, gathered: Gathered) -> Result<(), Fault> {
-        let engine = &self.engines[&gathered.group];
-        while engine.write_stall() == Pressure::Full {
+    /// Waits while the engine's flushes catch up; breaks off if the node stops, since nobody may be left to flush.
+    fn wait_for_room(&self, group: GroupId) -> ControlFlow<()> {
+        while self.engines[&group].write_stall() == Pressure::Full {
             if *self.stop.borrow() {
-                // Whoever should relieve the pressure may be gone; the log brings these commands back.
-                return Ok(());
+                return ControlFlow::Break(());
             }
             self.upkeep.wake();
             std::thread::sleep(STALL_PAUSE);
         }
+        ControlFlow::Continue(())
+    }
+
+    fn apply(&mut self, machine: &mut Machine, gathered: Gathered) -> Result<(), Fault> {
+        let engine = &self.engines[&gathered.group];
         let started = Instant::now();
         let count = gathered.tasks.len();
         let index = gathered.mark.position.index;

@@ -146,4 +146,16 @@ mod tests {
         }
         assert!(Hello::decode(Bytes::from_static(b"GET / HTTP/1.1\r\n")).is_err());
     }
+
+    #[test]
+    fn refusals_have_these_bytes() {
+        let refusals: [(Welcome, &[u8]); 2] =
+            [(Welcome::Refused("no".into()), b"\x02\x02no"), (Welcome::Forgetful("no".into()), b"\x03\x02no")];
+        for (welcome, golden) in refusals {
+            let mut out = Vec::new();
+            welcome.encode(&mut out);
+            assert_eq!(out, golden);
+            assert_eq!(Welcome::decode(out.into()), Ok(welcome));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::Fault;
 use bytes::Bytes;
 use lsm_tree::{AbstractTree, Guard, InternalValue, SeqNo, Slice, Tree};
-use mvcc::engine::{Scan, View};
+use mvcc::engine::{Scan, View, bounds_cross};
 
 use super::store::{ROW_KEY_BYTES_MAX, Store};
 
@@ -15,15 +15,6 @@ type Rows = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>>>
 /// A row's bytes leave the tree as a copy: the tree's own slice would keep the whole block around it in memory.
 pub(super) fn copy(slice: &Slice) -> Bytes {
     Bytes::copy_from_slice(slice)
-}
-
-/// True when no key can lie between the bounds.
-fn bounds_cross(from: &Bound<Bytes>, to: &Bound<Bytes>) -> bool {
-    match (from, to) {
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-        (Bound::Included(from), Bound::Included(to)) => from > to,
-        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from >= to,
-    }
 }
 
 /// A view by number: the tree keeps the row versions it needs.
