@@ -13,18 +13,23 @@ use super::Violation;
 /// Every crate of the project and the crates of the project it may name, tests included.
 const ARROWS: &[(&str, &[&str])] = &[
     ("base", &[]),
+    ("check", &[]),
     ("kernel", &["base"]),
     ("mvcc", &["base"]),
     ("txn", &["base"]),
     ("placement", &["base"]),
     ("node", &["base", "kernel", "mvcc", "txn", "placement"]),
+    ("explore", &["base", "kernel"]),
     ("storage", &["base", "kernel", "mvcc"]),
     ("api", &[]),
     ("server", &["base", "kernel", "mvcc", "node", "storage", "api"]),
-    ("sim", &["base", "kernel", "mvcc", "txn", "placement", "node", "storage"]),
+    ("sim", &["base", "kernel", "mvcc", "txn", "placement", "node", "storage", "check"]),
     ("client", &["api"]),
     // The binary stands on top; xtask is there for its tests only.
-    ("sinew", &["base", "mvcc", "node", "storage", "api", "server", "sim", "client", "xtask"]),
+    (
+        "sinew",
+        &["base", "kernel", "mvcc", "node", "storage", "api", "server", "sim", "check", "explore", "client", "xtask"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,1 @@
+//! Exhaustive model check of the production kernel: every order of events, up to a bound.
