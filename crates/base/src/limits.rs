@@ -41,6 +41,10 @@ pub const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
 /// Bytes per second a leader spends on one snapshot, so that a follower that catches up does not slow down the others.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+/// Bytes of pairs in one answer; a client that wants more pages, or streams.
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of pairs in the answers of one batch of commands, and in large answers that wait for their clients, per node.
+pub const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
 /// Client requests one node works on at a time; above it "too many requests".
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
 /// Client connections of one node.

@@ -16,6 +16,7 @@
 //! Left out so far: leases (every lease is unknown, see `machine::lease_exists`) and prepared writes of transactions
 //! over several groups.
 
+mod budget;
 pub mod command;
 mod command_codec;
 pub mod compact;

@@ -3,9 +3,10 @@
 //! Invariant: rows, state and the caller's mark reach the engine in one batch or not at all, so after a crash the
 //! entries behind the mark are applied again, with the same result. A refused command leaves no trace.
 
-use base::{Fault, LeaseId, Revision};
+use base::{Fault, LeaseId, Revision, limits};
 use bytes::Bytes;
 
+use crate::budget::Budget;
 use crate::command::{Command, Compact, DeleteRange, Op, Put, Txn};
 use crate::engine::{Batch, Engine, View};
 use crate::keys;
@@ -14,7 +15,6 @@ use crate::outcome::{
 };
 use crate::range::ReadError;
 use crate::reject::Reject;
-use crate::span::Span;
 use crate::staged::Staged;
 use crate::state::{State, mark, state};
 use crate::txn::{Path, check_lease, read_op};
@@ -58,7 +58,8 @@ impl Machine {
         let shown = state(&*view)?;
         assert!(shown == self.state, "the view shows {shown:?}, the machine is at {:?}", self.state);
         let state = self.state;
-        Ok(Apply { machine: self, staged: Staged::new(view), state, changes: None, broken: false })
+        let answers_left = limits::ANSWERS_BYTES_MAX;
+        Ok(Apply { machine: self, staged: Staged::new(view), state, changes: None, answers_left, broken: false })
     }
 }
 
@@ -68,6 +69,8 @@ pub struct Apply<'a> {
     staged: Staged,
     state: State,
     changes: Option<Vec<Change>>,
+    /// Bytes of pairs that the answers of this batch may still take together.
+    answers_left: usize,
     /// A fault left a command half staged.
     broken: bool,
 }
@@ -78,6 +81,12 @@ impl Apply<'_> {
         self.changes.get_or_insert_default();
     }
 
+    /// From now on the answers of this batch may take this many bytes of pairs together, instead of
+    /// [`limits::ANSWERS_BYTES_MAX`].
+    pub fn bound_answers(&mut self, bytes_max: usize) {
+        self.answers_left = bytes_max;
+    }
+
     /// Clock, floor and counters after the commands so far.
     #[must_use]
     pub fn state(&self) -> State {
@@ -85,7 +94,7 @@ impl Apply<'_> {
     }
 
     /// Applies one log entry. With `want_outcome` the answer is returned; without it, reads inside transactions are
-    /// not even run.
+    /// not even run. An answer above [`limits::ANSWER_BYTES_MAX`] is [`OutcomeResult::AnswerTooLarge`].
     pub fn command(&mut self, payload: &Bytes, want_outcome: bool) -> Result<Option<Outcome>, Fault> {
         let command = Command::decode(payload.clone())
             .map_err(|error| Fault::Corrupt { place: "log entry".into(), detail: error.to_string() })?;
@@ -95,54 +104,58 @@ impl Apply<'_> {
     /// Applies one command, like [`command`](Self::command) without the bytes.
     pub fn execute(&mut self, command: &Command, want_outcome: bool) -> Result<Option<Outcome>, Fault> {
         assert!(!self.broken, "a batch goes on after a fault");
-        let result = match self.dispatch(command, want_outcome) {
+        let granted = if want_outcome { self.answers_left.min(limits::ANSWER_BYTES_MAX) } else { 0 };
+        let mut budget = if want_outcome { Budget::new(granted) } else { Budget::none() };
+        let result = match self.dispatch(command, &mut budget) {
+            Ok(_) if !budget.is_open() => OutcomeResult::AnswerTooLarge,
             Ok(result) => result,
-            Err(ReadError::Reject(reject)) => Some(OutcomeResult::Rejected(reject)),
+            Err(ReadError::Reject(reject)) => OutcomeResult::Rejected(reject),
             Err(ReadError::Fault(fault)) => {
                 self.broken = true;
                 return Err(fault);
             }
         };
+        self.answers_left -= granted - budget.left();
         let revision = self.state.revision;
-        Ok(result.filter(|_| want_outcome).map(|result| Outcome { revision, result }))
+        Ok(want_outcome.then_some(Outcome { revision, result }))
     }
 
-    fn dispatch(&mut self, command: &Command, want: bool) -> Result<Option<OutcomeResult>, ReadError> {
+    /// Whatever does not fit into the budget is left out of the result.
+    fn dispatch(&mut self, command: &Command, budget: &mut Budget) -> Result<OutcomeResult, ReadError> {
         command.validate(&Limits::SHARED)?;
         Ok(match command {
-            Command::Put(put) => self.put(put, want)?.map(OutcomeResult::Put),
-            Command::DeleteRange(delete) => self.delete_range(delete, want)?.map(OutcomeResult::DeleteRange),
-            Command::Txn(txn) => self.txn(txn, want)?.map(OutcomeResult::Txn),
-            Command::Compact(compact) => Some(OutcomeResult::Compact(self.compact(compact)?)),
+            Command::Put(put) => OutcomeResult::Put(self.put(put, budget)?),
+            Command::DeleteRange(delete) => OutcomeResult::DeleteRange(self.delete_range(delete, budget)?),
+            Command::Txn(txn) => OutcomeResult::Txn(self.txn(txn, budget)?),
+            Command::Compact(compact) => OutcomeResult::Compact(self.compact(compact)?),
         })
     }
 
-    fn put(&mut self, put: &Put, want: bool) -> Result<Option<PutResult>, ReadError> {
+    fn put(&mut self, put: &Put, budget: &mut Budget) -> Result<PutResult, ReadError> {
         check_lease(put)?;
         let mut writer = self.writer();
-        let prev_kv = writer.put(put, want && put.prev_kv)?;
+        let prev_kv = writer.put(put, budget)?;
         let change = writer.finish();
         self.keep(change);
-        Ok(want.then_some(PutResult { prev_kv }))
+        Ok(PutResult { prev_kv })
     }
 
-    fn delete_range(&mut self, delete: &DeleteRange, want: bool) -> Result<Option<DeleteResult>, Fault> {
+    fn delete_range(&mut self, delete: &DeleteRange, budget: &mut Budget) -> Result<DeleteResult, Fault> {
         let mut writer = self.writer();
-        let span = Span::new(&delete.key, &delete.range_end);
-        let (deleted, prev_kvs) = writer.delete_range(&span, want && delete.prev_kv)?;
+        let result = writer.delete_range(delete, budget)?;
         let change = writer.finish();
         self.keep(change);
-        Ok(want.then_some(DeleteResult { deleted, prev_kvs }))
+        Ok(result)
     }
 
-    fn txn(&mut self, txn: &Txn, want: bool) -> Result<Option<TxnResult>, ReadError> {
+    fn txn(&mut self, txn: &Txn, budget: &mut Budget) -> Result<TxnResult, ReadError> {
         let path = Path::choose(&self.staged, txn)?;
         path.check(&self.staged, &self.state)?;
         let mut writer = self.writer();
-        let result = run(&mut writer, &path, want)?;
+        let result = run(&mut writer, &path, budget)?;
         let change = writer.finish();
         self.keep(change);
-        Ok(want.then_some(result))
+        Ok(result)
     }
 
     /// Only moves the floor: replicas agree on it, each one sweeps in its own time.
@@ -182,35 +195,31 @@ impl Apply<'_> {
     }
 }
 
-/// Runs a checked path. Without `want` the result is empty and reads are left out.
-fn run(writer: &mut Writer<'_>, path: &Path<'_>, want: bool) -> Result<TxnResult, Fault> {
+/// Runs a checked path. Once the budget is exceeded reads are left out, and what the result says is of no use.
+fn run(writer: &mut Writer<'_>, path: &Path<'_>, budget: &mut Budget) -> Result<TxnResult, Fault> {
     let mut nested = path.nested.iter();
     let mut responses = Vec::new();
     for op in path.ops {
         let result = match op {
             Op::Range(range) => {
-                if want {
-                    responses.push(read_op(writer.view(), &writer.state(), range)?);
+                if budget.is_open() {
+                    responses.push(read_op(writer.view(), &writer.state(), range, budget)?);
                 }
                 continue;
             }
-            Op::Put(put) => match writer.put(put, want && put.prev_kv) {
+            Op::Put(put) => match writer.put(put, budget) {
                 Ok(prev_kv) => OpResult::Put(PutResult { prev_kv }),
                 Err(ReadError::Fault(fault)) => return Err(fault),
                 Err(ReadError::Reject(reject)) => panic!("a checked put of {:?} was refused: {reject}", put.key),
             },
-            Op::DeleteRange(delete) => {
-                let span = Span::new(&delete.key, &delete.range_end);
-                let (deleted, prev_kvs) = writer.delete_range(&span, want && delete.prev_kv)?;
-                OpResult::DeleteRange(DeleteResult { deleted, prev_kvs })
-            }
+            Op::DeleteRange(delete) => OpResult::DeleteRange(writer.delete_range(delete, budget)?),
             Op::Txn(_) => {
                 let inner = nested.next().expect("one path for each nested transaction");
-                OpResult::Txn(run(writer, inner, want)?)
+                OpResult::Txn(run(writer, inner, budget)?)
             }
             Op::Empty => panic!("an empty operation passed the checks"),
         };
-        if want {
+        if budget.is_open() {
             let revision = match result {
                 OpResult::Txn(_) => Revision(0),
                 _ => writer.state().revision,

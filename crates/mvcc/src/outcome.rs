@@ -66,6 +66,8 @@ pub struct Outcome {
 /// The answer to a command, by kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutcomeResult {
+    /// Done, but the answer would be too large. What was to be written is written: a retry would do it again.
+    AnswerTooLarge,
     /// To a put.
     Put(PutResult),
     /// To a delete.

@@ -22,6 +22,7 @@ const DELETE_RANGE: u8 = 2;
 const TXN: u8 = 3;
 const COMPACT: u8 = 4;
 const RANGE: u8 = 5;
+const ANSWER_TOO_LARGE: u8 = 6;
 
 impl Outcome {
     /// The bytes of the outcome.
@@ -47,6 +48,7 @@ impl Outcome {
                 out.push(COMPACT);
                 put_varint_signed(&mut out, compact.compacted.0);
             }
+            OutcomeResult::AnswerTooLarge => out.push(ANSWER_TOO_LARGE),
             OutcomeResult::Rejected(reject) => {
                 out.push(REJECTED);
                 out.push(reject.code());
@@ -69,6 +71,7 @@ impl Outcome {
             COMPACT => {
                 OutcomeResult::Compact(CompactResult { compacted: Revision(reader.varint_signed("compacted")?) })
             }
+            ANSWER_TOO_LARGE => OutcomeResult::AnswerTooLarge,
             REJECTED => OutcomeResult::Rejected(Reject::read(&mut reader)?),
             _ => return Err(reader.error("outcome kind")),
         };

@@ -18,6 +18,9 @@ use crate::scan;
 use crate::span::Span;
 use crate::state::{State, state};
 
+/// Revisions, version and lease of a pair, roughly as they are sent.
+const PAIR_OVERHEAD_BYTES: usize = 16;
+
 /// Why there is no answer to a read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -115,6 +118,8 @@ struct Collector<'a> {
     bytes_left: usize,
     /// The answer is of use only if it is whole: bytes count also when it must be sorted.
     whole: bool,
+    /// Bytes of the pairs gathered for a sorted answer.
+    held: usize,
     kvs: Vec<KeyValue>,
     stopped_at: Option<Bytes>,
 }
@@ -135,6 +140,7 @@ impl<'a> Collector<'a> {
             sorted_by_key,
             bytes_left: bytes_max,
             whole,
+            held: 0,
             kvs: Vec::new(),
             stopped_at: None,
         }
@@ -156,27 +162,50 @@ impl<'a> Collector<'a> {
             kv.value = Bytes::new();
             kv.lease = LeaseId(0);
         }
-        // A limited sort keeps its memory in proportion to the limit, below.
-        if self.kvs.len() < self.limit && (self.sorted_by_key || (self.whole && self.limit == usize::MAX)) {
-            let size = kv.key.len() + kv.value.len() + header.value_at;
+        let size = stored_bytes(&kv);
+        if self.sorted_by_key && self.kvs.len() < self.limit {
             if size > self.bytes_left && !self.kvs.is_empty() {
                 self.stopped_at = Some(kv.key);
                 return Ok(());
             }
             self.bytes_left = self.bytes_left.saturating_sub(size);
         }
+        self.held = self.held.saturating_add(size);
         self.kvs.push(kv);
-        // Keep the memory of a limited sort in proportion to the limit.
-        if !self.first_wins && self.kvs.len() >= self.limit.saturating_mul(2).saturating_add(64) {
-            sort(self.request, &mut self.kvs);
-            self.kvs.truncate(self.limit.saturating_add(1));
+        // Keep the memory of a limited sort in proportion to the limit, and to the bytes.
+        let many = self.kvs.len() >= self.limit.saturating_mul(2).saturating_add(64);
+        let much = self.whole && self.held / 2 > self.bytes_left;
+        if !self.first_wins && (many || much) {
+            self.keep_best();
+        }
+        if !self.sorted_by_key && much && self.answer_bytes() > self.bytes_left {
+            self.give_up();
         }
         Ok(())
+    }
+
+    /// Drops what cannot be part of the answer any more.
+    fn keep_best(&mut self) {
+        sort(self.request, &mut self.kvs);
+        self.kvs.truncate(self.limit.saturating_add(1));
+        self.held = self.kvs.iter().map(stored_bytes).sum();
+    }
+
+    /// Bytes of the pairs that would be sent.
+    fn answer_bytes(&self) -> usize {
+        self.kvs.iter().take(self.limit).map(stored_bytes).sum()
+    }
+
+    fn give_up(&mut self) {
+        self.stopped_at = self.kvs.pop().map(|kv| kv.key);
     }
 
     fn finish(mut self) -> (Vec<KeyValue>, bool, Option<Bytes>) {
         if !self.sorted_by_key {
             sort(self.request, &mut self.kvs);
+            if self.whole && self.stopped_at.is_none() && self.answer_bytes() > self.bytes_left {
+                self.give_up();
+            }
         }
         let more = self.kvs.len() > self.limit || self.stopped_at.is_some();
         self.kvs.truncate(self.limit);
@@ -187,6 +216,11 @@ impl<'a> Collector<'a> {
         }
         (self.kvs, more, self.stopped_at)
     }
+}
+
+/// What a pair counts for: its bytes and what comes with them.
+pub(crate) fn stored_bytes(kv: &KeyValue) -> usize {
+    kv.key.len() + kv.value.len() + PAIR_OVERHEAD_BYTES
 }
 
 /// Whether the request filters by revision.

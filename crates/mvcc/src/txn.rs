@@ -5,12 +5,13 @@
 
 use base::{Fault, Revision};
 
+use crate::budget::Budget;
 use crate::command::{Op, Put, RangeRequest, Txn};
 use crate::compare;
 use crate::engine::View;
 use crate::machine::lease_exists;
-use crate::outcome::{OpOutcome, OpResult, Outcome, OutcomeResult, TxnResult};
-use crate::range::{ReadError, evaluate};
+use crate::outcome::{OpOutcome, OpResult, Outcome, OutcomeResult, RangeResult, TxnResult};
+use crate::range::{ReadError, evaluate, stored_bytes};
 use crate::reject::Reject;
 use crate::scan;
 use crate::span::Span;
@@ -97,17 +98,20 @@ pub(crate) fn check_lease(put: &Put) -> Result<(), Reject> {
     if put.lease.0 != 0 && !lease_exists(put.lease) { Err(Reject::LeaseNotFound) } else { Ok(()) }
 }
 
-/// Answers a transaction for which [`Txn::is_read_only`] holds, without the log.
-pub fn read_txn(view: &dyn View, txn: &Txn) -> Result<Outcome, Fault> {
+/// Answers a transaction for which [`Txn::is_read_only`] holds, without the log. When the pairs would take more than
+/// `bytes_max` the result is [`OutcomeResult::AnswerTooLarge`], and the rest is not even read.
+pub fn read_txn(view: &dyn View, txn: &Txn, bytes_max: usize) -> Result<Outcome, Fault> {
     assert!(txn.is_read_only(), "a transaction that may write was given to the read path");
     let state = state(view)?;
-    let answer = || -> Result<TxnResult, ReadError> {
+    let mut budget = Budget::new(bytes_max);
+    let mut answer = || -> Result<TxnResult, ReadError> {
         txn.validate(&Limits::SHARED)?;
         let path = Path::choose(view, txn)?;
         path.check(view, &state)?;
-        Ok(read_path(view, &state, &path)?)
+        Ok(read_path(view, &state, &path, &mut budget)?)
     };
     let result = match answer() {
+        Ok(_) if !budget.is_open() => OutcomeResult::AnswerTooLarge,
         Ok(result) => OutcomeResult::Txn(result),
         Err(ReadError::Reject(reject)) => OutcomeResult::Rejected(reject),
         Err(ReadError::Fault(fault)) => return Err(fault),
@@ -115,15 +119,15 @@ pub fn read_txn(view: &dyn View, txn: &Txn) -> Result<Outcome, Fault> {
     Ok(Outcome { revision: state.revision, result })
 }
 
-fn read_path(view: &dyn View, state: &State, path: &Path<'_>) -> Result<TxnResult, Fault> {
+fn read_path(view: &dyn View, state: &State, path: &Path<'_>, budget: &mut Budget) -> Result<TxnResult, Fault> {
     let mut nested = path.nested.iter();
     let mut responses = Vec::with_capacity(path.ops.len());
     for op in path.ops {
         responses.push(match op {
-            Op::Range(range) => read_op(view, state, range)?,
+            Op::Range(range) => read_op(view, state, range, budget)?,
             Op::Txn(_) => {
                 let inner = nested.next().expect("one path for each nested transaction");
-                OpOutcome { revision: Revision(0), result: OpResult::Txn(read_path(view, state, inner)?) }
+                OpOutcome { revision: Revision(0), result: OpResult::Txn(read_path(view, state, inner, budget)?) }
             }
             Op::Put(_) | Op::DeleteRange(_) | Op::Empty => unreachable!("the transaction is read-only"),
         });
@@ -131,10 +135,23 @@ fn read_path(view: &dyn View, state: &State, path: &Path<'_>) -> Result<TxnResul
     Ok(TxnResult { succeeded: path.succeeded, responses })
 }
 
-/// Runs a checked read of a transaction.
-pub(crate) fn read_op(view: &dyn View, state: &State, range: &RangeRequest) -> Result<OpOutcome, Fault> {
+/// Runs a checked read of a transaction; leaves it out once the answer exceeds its budget.
+pub(crate) fn read_op(
+    view: &dyn View,
+    state: &State,
+    range: &RangeRequest,
+    budget: &mut Budget,
+) -> Result<OpOutcome, Fault> {
     let at = state.resolve(range.revision);
     let at = at.unwrap_or_else(|reject| panic!("a checked read at {} was refused: {reject}", range.revision));
-    let (result, _) = evaluate(view, state, at, range, usize::MAX, false)?;
+    let mut result = RangeResult::default();
+    if budget.is_open() {
+        let (found, stopped_at) = evaluate(view, state, at, range, budget.left(), true)?;
+        if stopped_at.is_some() || !budget.take(found.kvs.iter().map(stored_bytes).sum()) {
+            budget.exceed();
+        } else {
+            result = found;
+        }
+    }
     Ok(OpOutcome { revision: state.revision, result: OpResult::Range(result) })
 }

@@ -6,11 +6,12 @@
 use base::{Fault, Revision};
 use bytes::Bytes;
 
-use crate::command::Put;
+use crate::budget::Budget;
+use crate::command::{DeleteRange, Put};
 use crate::engine::View;
 use crate::keys::{self, Rank};
-use crate::outcome::{Change, Event, EventKind, KeyValue};
-use crate::range::ReadError;
+use crate::outcome::{Change, DeleteResult, Event, EventKind, KeyValue};
+use crate::range::{ReadError, stored_bytes};
 use crate::reject::Reject;
 use crate::rows::{self, Header};
 use crate::scan;
@@ -46,8 +47,8 @@ impl<'a> Writer<'a> {
         State { revision, ..*self.state }
     }
 
-    /// Writes a pair; answers with the one it replaced if `want_prev`. Refuses before anything is staged.
-    pub(crate) fn put(&mut self, put: &Put, want_prev: bool) -> Result<Option<KeyValue>, ReadError> {
+    /// Writes a pair; answers with the one it replaced if that is asked for and fits. Refuses before anything is staged.
+    pub(crate) fn put(&mut self, put: &Put, budget: &mut Budget) -> Result<Option<KeyValue>, ReadError> {
         // One allocation holds everything that is written, as slices: current row, event row, history key.
         let mut buffer = Vec::with_capacity(3 * put.key.len() + put.value.len() + 96);
         keys::write_current(&mut buffer, &put.key);
@@ -86,13 +87,14 @@ impl<'a> Writer<'a> {
 
         let prev = old.map(|(header, row)| (header, row.clone()));
         let mut answer = None;
+        let want_prev = put.prev_kv && budget.is_open();
         if want_prev || self.events.is_some() {
             let prev_kv = prev.as_ref().map(|(header, row)| rows::key_value(put.key.clone(), header, row));
             if let Some(events) = &mut self.events {
                 let kv = rows::read_version(put.key.clone(), &row)?;
                 events.push(Event { kind: EventKind::Put, kv, prev_kv: prev_kv.clone() });
             }
-            answer = prev_kv.filter(|_| want_prev);
+            answer = prev_kv.filter(|kv| want_prev && budget.take(stored_bytes(kv)));
         }
         match prev {
             Some((_, row)) => self.staged.put(buffer.slice(event_end..), row),
@@ -104,8 +106,9 @@ impl<'a> Writer<'a> {
         Ok(answer)
     }
 
-    /// Deletes all keys of `span`; answers with their number, and the pairs if `want_prev`.
-    pub(crate) fn delete_range(&mut self, span: &Span, want_prev: bool) -> Result<(i64, Vec<KeyValue>), Fault> {
+    /// Deletes all keys of a range; answers with their number, and with the pairs if they are asked for and fit.
+    pub(crate) fn delete_range(&mut self, delete: &DeleteRange, budget: &mut Budget) -> Result<DeleteResult, Fault> {
+        let span = &Span::new(&delete.key, &delete.range_end);
         let mut found = Vec::new();
         if let Span::Key(key) = span {
             found.extend(scan::point(self.staged, key, None)?.map(|row| (key.clone(), row)));
@@ -120,12 +123,15 @@ impl<'a> Writer<'a> {
         let mut prev_kvs = Vec::new();
         for (key, row) in found {
             let header = rows::read_header(&row)?;
-            if want_prev {
-                prev_kvs.push(rows::key_value(key.clone(), &header, &row));
+            if delete.prev_kv && budget.is_open() {
+                let kv = rows::key_value(key.clone(), &header, &row);
+                if budget.take(stored_bytes(&kv)) {
+                    prev_kvs.push(kv);
+                }
             }
             self.delete(key, &header, row)?;
         }
-        Ok((deleted, prev_kvs))
+        Ok(DeleteResult { deleted, prev_kvs })
     }
 
     fn delete(&mut self, key: Bytes, header: &Header, row: Bytes) -> Result<(), Fault> {

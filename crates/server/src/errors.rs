@@ -3,6 +3,8 @@
 //! Texts are etcd's, to the letter: clients match on them. Codes are etcd's too, with one exception: a write whose
 //! outcome is unknown never gets a code that invites a retry (docs/decisions/0005-unknown-outcomes.md).
 
+use base::Revision;
+use base::limits::ANSWER_BYTES_MAX;
 use kernel::Refusal;
 use mvcc::{Class, Reject};
 use node::{Response, Uncertainty};
@@ -37,6 +39,23 @@ pub(crate) fn bad_txn(bad: &BadTxn) -> Status {
 /// The request itself asks for too much.
 pub(crate) fn too_large() -> Status {
     Status::invalid_argument(TOO_LARGE)
+}
+
+/// A read found more than one answer may hold.
+pub(crate) fn answer_too_large() -> Status {
+    Status::resource_exhausted(format!(
+        "the answer exceeds {} MiB: set a limit and page, or use RangeStream",
+        ANSWER_BYTES_MAX / 1024 / 1024
+    ))
+}
+
+/// A write was done, and there is no room for what it should answer. The code must not invite a retry: it would write
+/// again.
+pub(crate) fn answer_dropped(revision: Revision) -> Status {
+    Status::out_of_range(format!(
+        "the request was executed at revision {revision}, but its answer is too large to be sent; do not repeat it, and \
+         ask for fewer pairs"
+    ))
 }
 
 /// Too much is under way: surely not done, try again later. etcd sends this text with code Unknown by accident; the

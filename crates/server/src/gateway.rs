@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base::limits::{ANSWER_BYTES_MAX, ANSWERS_BYTES_MAX};
 use base::{GroupId, Revision, limits};
-use mvcc::{Command, Engine, Limits, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError, Txn};
+use mvcc::{
+    Command, Engine, Limits, Op, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError, Txn,
+};
 use node::{Event, Request, Response, Uncertainty};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
@@ -23,14 +26,10 @@ pub(crate) const GROUP: GroupId = GroupId(0);
 /// A read that returns no more than this is done on the client thread; a larger one goes to a thread of its own, so
 /// that it holds up nobody else.
 const INLINE_READ_BYTES: usize = 64 * 1024;
-/// A unary answer larger than this is refused; the client pages, or streams.
-const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Large reads under way at a time, per node.
 const LARGE_READS_MAX: usize = 4;
 /// An answer larger than this counts against the budget of answers until the client has taken it.
 const SMALL_ANSWER_BYTES: usize = 1024 * 1024;
-/// Bytes of large answers waiting for their clients, per node.
-const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
 /// How long a large read, or a large answer, waits for its place.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -122,6 +121,7 @@ impl Gateway {
         };
         match outcome.result {
             OutcomeResult::Rejected(reject) => Err(errors::rejected(reject)),
+            OutcomeResult::AnswerTooLarge => Err(errors::answer_dropped(outcome.revision)),
             result => Ok((outcome.revision, result)),
         }
     }
@@ -172,18 +172,31 @@ impl Gateway {
             response
         };
         let response = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
-        let Some(response) = response.map_err(|error| read_error(&error))? else {
-            return Err(Status::resource_exhausted(format!(
-                "the answer exceeds {} MiB: set a limit and page, or use RangeStream",
-                ANSWER_BYTES_MAX / 1024 / 1024
-            )));
-        };
+        let response = response.map_err(|error| read_error(&error))?.ok_or_else(errors::answer_too_large)?;
         let bytes: usize = response.result.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
-        let permit = match u32::try_from(bytes / SMALL_ANSWER_BYTES).unwrap_or(u32::MAX) {
-            0 => None,
-            units => Some(AnswerPermit(Arc::new(place_of(&self.context.large_answers, units).await?))),
-        };
+        let permit = self.permit(bytes).await?;
         Ok(Ranged { response, permit })
+    }
+
+    /// The permit that an answer of so many bytes must hold.
+    pub(crate) async fn permit(&self, bytes: usize) -> Result<Option<AnswerPermit>, Status> {
+        match u32::try_from(bytes / SMALL_ANSWER_BYTES).unwrap_or(u32::MAX) {
+            0 => Ok(None),
+            units => Ok(Some(AnswerPermit(Arc::new(place_of(&self.context.large_answers, units).await?)))),
+        }
+    }
+
+    /// A read-only transaction that may take long or return much, like [`Self::large_range`].
+    async fn large_txn(&self, txn: Txn) -> Result<Outcome, Status> {
+        let place = place_of(&self.context.large_reads, 1).await?;
+        let engine = Arc::clone(&self.context.engine);
+        let read = move || {
+            let outcome = mvcc::read_txn(&*engine.view(), &txn, ANSWER_BYTES_MAX);
+            drop(place);
+            outcome
+        };
+        let outcome = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
+        outcome.map_err(|fault| errors::fault(&fault))
     }
 
     /// A transaction: through the log if it may write, else as a read.
@@ -201,9 +214,19 @@ impl Gateway {
         if !is_serializable(&txn) {
             self.read_point().await?;
         }
-        let outcome = mvcc::read_txn(&*self.context.engine.view(), &txn).map_err(|fault| errors::fault(&fault))?;
+        let mut outcome = None;
+        if reads_are_cheap(&txn) {
+            let view = self.context.engine.view();
+            let found = mvcc::read_txn(&*view, &txn, INLINE_READ_BYTES).map_err(|fault| errors::fault(&fault))?;
+            outcome = (found.result != OutcomeResult::AnswerTooLarge).then_some(found);
+        }
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => self.large_txn(txn).await?,
+        };
         match outcome.result {
             OutcomeResult::Txn(result) => Ok((outcome.revision, result)),
+            OutcomeResult::AnswerTooLarge => Err(errors::answer_too_large()),
             OutcomeResult::Rejected(reject) => Err(errors::rejected(reject)),
             _ => Err(Status::internal("a transaction was answered like something else")),
         }
@@ -225,10 +248,20 @@ fn is_cheap(request: &RangeRequest) -> bool {
     request.range_end.is_empty() || (request.limit <= 0 && !request.count_only && RangeStream::supports(request))
 }
 
+/// Whether a read-only transaction ends soon, see [`is_cheap`]; compares over ranges may read everything.
+fn reads_are_cheap(txn: &Txn) -> bool {
+    txn.compares.iter().all(|compare| compare.range_end.is_empty())
+        && txn.success.iter().chain(&txn.failure).all(|op| match op {
+            Op::Range(range) => is_cheap(range),
+            Op::Txn(inner) => reads_are_cheap(inner),
+            Op::Put(_) | Op::DeleteRange(_) | Op::Empty => true,
+        })
+}
+
 /// Whether every operation of a read-only transaction accepts stale state, and there is one.
 fn is_serializable(txn: &Txn) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure).peekable();
-    ops.peek().is_some() && ops.all(|op| matches!(op, mvcc::Op::Range(range) if range.serializable))
+    ops.peek().is_some() && ops.all(|op| matches!(op, Op::Range(range) if range.serializable))
 }
 
 pub(crate) fn read_error(error: &ReadError) -> Status {

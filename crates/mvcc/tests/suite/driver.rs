@@ -139,7 +139,10 @@ impl Driver {
             Action::Range(request) => self.range(request),
             Action::ReadTxn(txn) => {
                 prop_assert!(txn.is_read_only());
-                prop_assert_eq!(fault(mvcc::read_txn(&*self.engine.view(), txn))?, self.model.read_txn(txn));
+                prop_assert_eq!(
+                    fault(mvcc::read_txn(&*self.engine.view(), txn, usize::MAX))?,
+                    self.model.read_txn(txn)
+                );
                 Ok(())
             }
             Action::Stream(request, keys) => self.stream(request, *keys),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::etcdserverpb as pb;
 use base::Revision;
 use mvcc::{Command, OutcomeResult};
+use prost::Message;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -24,6 +25,18 @@ const STREAM_AHEAD: usize = 2;
 
 fn mismatched() -> Status {
     Status::internal("a request was answered like one of another kind")
+}
+
+impl KvService {
+    /// The answer, once there is room for it.
+    async fn permitted<M: Message>(&self, message: M) -> Result<Response<M>, Status> {
+        let permit = self.gateway.permit(message.encoded_len()).await?;
+        let mut response = Response::new(message);
+        if let Some(permit) = permit {
+            response.extensions_mut().insert(permit);
+        }
+        Ok(response)
+    }
 }
 
 #[tonic::async_trait]
@@ -75,7 +88,8 @@ impl pb::kv_server::Kv for KvService {
         let command = Command::DeleteRange(convert::delete_request(request.into_inner()));
         match self.gateway.propose(&command).await? {
             (revision, OutcomeResult::DeleteRange(result)) => {
-                Ok(Response::new(convert::delete_response(header(context, revision), result)))
+                let response = convert::delete_response(header(context, revision), result);
+                self.permitted(response).await.map_err(|_| errors::answer_dropped(revision))
             }
             _ => Err(mismatched()),
         }
@@ -85,8 +99,11 @@ impl pb::kv_server::Kv for KvService {
         let context = &self.gateway.context;
         context.metrics.txns.add(1);
         let txn = convert::txn_request(request.into_inner()).map_err(|bad| errors::bad_txn(&bad))?;
+        let wrote = !txn.is_read_only();
         let (revision, result) = self.gateway.txn(txn).await?;
-        Ok(Response::new(convert::txn_response(header(context, revision), result)))
+        let response = convert::txn_response(header(context, revision), result);
+        // What was written is not undone by an answer that finds no place.
+        self.permitted(response).await.map_err(|status| if wrote { errors::answer_dropped(revision) } else { status })
     }
 
     async fn compact(

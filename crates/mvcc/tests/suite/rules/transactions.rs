@@ -3,8 +3,8 @@
 use base::{LeaseId, Revision};
 use bytes::Bytes;
 use mvcc::{
-    Command, Compare, CompareResult as Is, CompareTarget as Field, Engine, Limits, Op, OpResult, OutcomeResult, Put,
-    RangeRequest, Reject, Txn,
+    Command, Compare, CompareResult as Is, CompareTarget as Field, DeleteRange, Engine, Limits, Op, OpResult,
+    OutcomeResult, Put, RangeRequest, Reject, SortOrder, SortTarget, Txn,
 };
 
 use crate::store::{Store, at, compare, delete_of, get, never, put_leased, put_of, span, success};
@@ -238,7 +238,7 @@ fn static_checks_reach_every_operation() {
         (delete("", ""), Reject::EmptyKey),
         (Op::Put(Put { ignore_value: true, ..put_of("k", "v") }), Reject::ValueProvided),
         (Op::Put(Put { ignore_lease: true, ..put_leased("k", 1) }), Reject::LeaseProvided),
-        (Op::Range(RangeRequest { sort_order: mvcc::SortOrder::Unknown, ..get("k") }), Reject::InvalidSortOption),
+        (Op::Range(RangeRequest { sort_order: SortOrder::Unknown, ..get("k") }), Reject::InvalidSortOption),
         (Op::Empty, Reject::KeyNotFound),
     ];
     for (op, expected) in table {
@@ -341,9 +341,58 @@ fn a_transaction_of_reads_alone_needs_no_log_and_answers_the_same() {
         assert!(!success(vec![write.clone()]).is_read_only());
         assert!(!Txn { failure: vec![write], ..Txn::default() }.is_read_only());
     }
-    let read = mvcc::read_txn(&*store.engine.view(), &reads).unwrap();
+    let read = mvcc::read_txn(&*store.engine.view(), &reads, usize::MAX).unwrap();
     assert_eq!(read, store.apply(&Command::Txn(reads)));
     let future = success(vec![Op::Range(at(9, get("k")))]);
-    let refused = mvcc::read_txn(&*store.engine.view(), &future).unwrap();
+    let refused = mvcc::read_txn(&*store.engine.view(), &future, usize::MAX).unwrap();
     assert_eq!(refused.result, OutcomeResult::Rejected(Reject::FutureRevision));
+}
+
+#[test]
+fn an_answer_beyond_its_bytes_is_left_out_and_the_writes_stay() {
+    let mut store = Store::new();
+    for key in ["a", "b", "c"] {
+        store.put(key, &"v".repeat(100));
+    }
+    let bounded = |store: &mut Store, command: &Command, bytes| {
+        store.applied += 1;
+        let mut apply = store.machine.begin(store.engine.view()).unwrap();
+        apply.bound_answers(bytes);
+        let outcome = apply.execute(command, true).unwrap().unwrap();
+        // What the batch has left is less by what was answered before.
+        let next = apply.execute(&Command::Txn(success(vec![Op::Range(get("z"))])), true).unwrap().unwrap();
+        assert!(matches!(next.result, OutcomeResult::Txn(_)), "an empty answer always fits");
+        let (batch, _) = apply.finish(Bytes::copy_from_slice(&store.applied.to_be_bytes()));
+        store.engine.write(batch).unwrap();
+        outcome
+    };
+    let reads = success(vec![Op::Range(span("a", "z")), put("d", "1")]);
+    let outcome = bounded(&mut store, &Command::Txn(reads.clone()), 200);
+    assert_eq!((outcome.revision, outcome.result), (Revision(5), OutcomeResult::AnswerTooLarge));
+    assert_eq!(store.get("d").unwrap().mod_revision, Revision(5));
+    let outcome = bounded(&mut store, &Command::Txn(reads), 1000);
+    assert!(matches!(outcome.result, OutcomeResult::Txn(_)), "{outcome:?}");
+
+    let replace = Command::Put(Put { prev_kv: true, ..put_of("a", "2") });
+    assert_eq!(bounded(&mut store, &replace, 100).result, OutcomeResult::AnswerTooLarge);
+    assert_eq!(&store.get("a").unwrap().value[..], b"2");
+    let all = Command::DeleteRange(DeleteRange { prev_kv: true, ..delete_of("a", "z") });
+    assert_eq!(bounded(&mut store, &all, 200).result, OutcomeResult::AnswerTooLarge);
+    assert_eq!(store.keys(&span("a", "z")), [""; 0]);
+}
+
+#[test]
+fn a_read_only_transaction_stops_at_its_bytes_also_when_it_sorts() {
+    let mut store = Store::new();
+    for number in 0..50 {
+        store.put(&format!("k{number:02}"), &"v".repeat(100));
+    }
+    for limit in [0, 5, 1_000_000] {
+        let range =
+            RangeRequest { limit, sort_target: SortTarget::Value, sort_order: SortOrder::Descend, ..span("k", "l") };
+        let txn = success(vec![Op::Range(range)]);
+        let answer = |bytes| mvcc::read_txn(&*store.engine.view(), &txn, bytes).unwrap().result;
+        assert_eq!(answer(400), OutcomeResult::AnswerTooLarge, "limit {limit}");
+        assert!(matches!(answer(20_000), OutcomeResult::Txn(_)), "limit {limit}");
+    }
 }
