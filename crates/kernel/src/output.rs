@@ -99,6 +99,7 @@ impl Replica {
 
     fn may_hand_out(&self) -> bool {
         let room = self.applying_bytes < APPLYING_BYTES_MAX && self.applying.len() < APPLYING_BATCHES_MAX;
+        let room = room && !self.installing;
         self.commit > self.timeline.mark().position.index && room
     }
 

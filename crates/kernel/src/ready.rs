@@ -11,8 +11,8 @@
 //! 6. Answer `ready.loads` with `replica.loaded`, `ready.snapshots_to_send` by streaming the state machine's snapshot
 //!    with its mark; if that comes to nothing, `replica.snapshot_failed`.
 //! 7. On the receiving side ask `replica.wants_snapshot` before a snapshot starts and again directly before it is
-//!    installed; call `replica.snapshot_installed` once that is durable. Batches handed out before and not yet applied
-//!    are then void.
+//!    installed; call `replica.snapshot_installing(true)` then, and `replica.snapshot_installed` once it is durable.
+//!    Batches handed out before and not yet applied are then void.
 //!
 //! `has_ready` says whether a turn is worth it; `tick` is due at `next_deadline` and must never wait for the disk.
 

@@ -44,6 +44,8 @@ pub struct Replica {
     pub(crate) applying: VecDeque<(Index, usize)>,
     /// Their payload bytes.
     pub(crate) applying_bytes: usize,
+    /// The host replaces the state machine by a snapshot: nothing is handed out meanwhile.
+    pub(crate) installing: bool,
     pub(crate) role: RoleState,
     /// Who leads `promised`, if that is known.
     pub(crate) leader: Option<ReplicaId>,
@@ -121,6 +123,7 @@ impl Replica {
             timeline,
             applying: VecDeque::new(),
             applying_bytes: 0,
+            installing: false,
             role: RoleState::Follower,
             leader: None,
             voted_for: None,

@@ -18,10 +18,18 @@ impl Replica {
         self.removed.is_none() && mark.position.index > self.commit && mark.membership.is_sound()
     }
 
+    /// The host begins, or gives up, to replace the state machine by a snapshot. Until [`Self::snapshot_installed`]
+    /// nothing is handed out, since neither may run ahead of the other; votes, acknowledgements and everything else go
+    /// on.
+    pub fn snapshot_installing(&mut self, installing: bool) {
+        self.installing = installing;
+    }
+
     /// The host has durably replaced the state machine by a snapshot at `mark` that came from the leader of ballot
     /// `leader`. Entries after it stay if they connect.
     pub fn snapshot_installed(&mut self, now: Instant, leader: Ballot, mark: Mark) {
         self.advance(now);
+        self.installing = false;
         let position = mark.position;
         if position.index > self.timeline.mark().position.index {
             self.restart_log_at(leader, mark);

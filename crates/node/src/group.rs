@@ -209,11 +209,6 @@ impl Group {
         effects.push(Effect::Apply { group: self.id, tasks, mark });
     }
 
-    /// While a snapshot replaces the state nothing is taken from the replica: neither may run ahead of the other.
-    pub(crate) fn is_installing(&self) -> bool {
-        self.incoming.as_ref().is_some_and(|incoming| incoming.installing)
-    }
-
     /// A snapshot became the state. What became of proposals below its end is not known here.
     pub(crate) fn installed(&mut self, index: Index, effects: &mut Vec<Effect>) {
         assert!(index > self.handed, "a snapshot at {index} over a state at {}", self.handed);

@@ -148,7 +148,7 @@ impl Node {
         rest: &mut Vec<Effect>,
     ) {
         let group = self.groups.get_mut(&id).expect("only known groups get dirty");
-        if group.is_installing() || !group.replica.has_ready() {
+        if !group.replica.has_ready() {
             return;
         }
         let ready = group.replica.ready(self.next_lsn);
@@ -639,6 +639,7 @@ impl Node {
         if complete {
             let incoming = group.incoming.as_mut().expect("found by it");
             incoming.installing = wanted;
+            group.replica.snapshot_installing(wanted);
         }
         if complete && !wanted {
             group.incoming = None;
@@ -673,6 +674,7 @@ impl Node {
         }
         let Some(group) = self.incoming_of(id) else { return };
         let incoming = group.incoming.take().expect("found by it");
+        group.replica.snapshot_installing(false);
         let group = group.id;
         self.dirty.insert(group);
         self.effects.push(Effect::Send(incoming.from, PeerMessage::SnapshotRefused { id }));

@@ -37,6 +37,9 @@ struct Host {
     /// A stalled disk: persistence is promised and not acknowledged.
     stalled: bool,
     unacknowledged: Option<Lsn>,
+    /// A slow disk: a snapshot is being installed until somebody lets it end.
+    slow_install: bool,
+    install: Option<SnapshotId>,
 }
 
 struct Cluster {
@@ -83,6 +86,8 @@ impl Host {
             snapshots_in: BTreeMap::new(),
             stalled: false,
             unacknowledged: None,
+            slow_install: false,
+            install: None,
         }
     }
 
@@ -140,6 +145,10 @@ impl Host {
                 return vec![Event::SnapshotWritten { id, sequence }];
             }
             Effect::SnapshotInstall { id, .. } => {
+                if self.slow_install {
+                    self.install = Some(id);
+                    return Vec::new();
+                }
                 let rows = self.snapshots_in.remove(&id).unwrap();
                 self.engine = MemEngine::new();
                 self.engine.write(Batch { rows: rows.into_iter().map(|(k, v)| (k, Some(v))).collect() }).unwrap();
@@ -433,23 +442,52 @@ fn leadership_is_handed_over_on_request() {
     assert!(cluster.now.since(before) < Duration::from_millis(500), "that was an election timeout, not a handover");
 }
 
-#[test]
-fn a_follower_far_behind_gets_a_snapshot() {
-    let mut cluster = Cluster::new(3);
+/// A follower that needs a snapshot, cut off from the others, and the leader.
+fn behind_the_log(cluster: &mut Cluster) -> (NodeId, NodeId) {
     let behind = cluster.follower();
     let leader = cluster.leader().unwrap();
     cluster.isolate(behind);
     let value = "x".repeat(300 * 1024);
-    let mut last = Ticket(0);
     for round in 0..40 {
-        last = cluster.put(leader, &format!("k{round:02}"), &value);
-        cluster.finished(leader, last);
+        let ticket = cluster.put(leader, &format!("k{round:02}"), &value);
+        cluster.finished(leader, ticket);
     }
     let index = cluster.hosts[&leader].node.status(GROUP).unwrap().applied;
     cluster.event(leader, Event::Checkpointed { group: GROUP, index });
     let first = cluster.hosts[&leader].node.status(GROUP).unwrap().first;
     assert!(first > Index(10), "the log was not compacted: it starts at {first}");
-    let _ = last;
+    (behind, leader)
+}
+
+/// Installing takes as long as the disk likes; an election cannot wait for it.
+#[test]
+fn a_node_that_installs_a_snapshot_votes() {
+    let mut cluster = Cluster::new(3);
+    let (behind, leader) = behind_the_log(&mut cluster);
+    cluster.hosts.get_mut(&behind).unwrap().slow_install = true;
+    cluster.heal();
+    cluster.run_until("the installation to begin", |c| c.hosts[&behind].install.is_some());
+    cluster.isolate(leader);
+    cluster.run_until("an election", |c| c.leader().is_some_and(|new| new != leader));
+    let new = cluster.leader().unwrap();
+    assert_ne!(new, behind, "it cannot know the log's end");
+    let host = cluster.hosts.get_mut(&behind).unwrap();
+    host.slow_install = false;
+    let id = host.install.take().unwrap();
+    let events = host.carry_out(Effect::SnapshotInstall { group: GROUP, id, mark: Mark::default() }, &mut Vec::new());
+    for event in events {
+        cluster.event(behind, event);
+    }
+    let ticket = cluster.put(new, "after", "v");
+    cluster.finished(new, ticket);
+    cluster.run_until("replication after the snapshot", |c| c.get(behind, "after").is_some());
+    assert_eq!(cluster.hosts[&behind].engine.rows(), cluster.hosts[&new].engine.rows());
+}
+
+#[test]
+fn a_follower_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::new(3);
+    let (behind, leader) = behind_the_log(&mut cluster);
     cluster.heal();
     cluster.run_until("the snapshot", |c| c.get(behind, "k39").is_some());
     let ticket = cluster.put(leader, "after", "v");
