@@ -4,7 +4,8 @@
 //!
 //! Where to look: `replica` (state, dispatch), `candidate` (elections), `leader` and `replicate` (leading), `follower`,
 //! `change` and `membership`, `read`, `snapshot`, `output` (the end of a turn), `durable` (what waits for the disk),
-//! `check` (the invariant chain), `policy` (the points at which protocols differ), `wire` (bytes).
+//! `check` (the invariant chain), `timeless` (for the model checker), `policy` (the points at which protocols differ),
+//! `wire` (bytes).
 //!
 //! The one invariant: nothing leaves a replica that rests on something not yet durable here.
 
@@ -31,6 +32,7 @@ mod read;
 mod replica;
 mod replicate;
 mod snapshot;
+mod timeless;
 
 #[cfg(test)]
 mod executor_tests;
@@ -41,4 +43,5 @@ pub use membership::{Member, Membership};
 pub use message::{Body, Message};
 pub use ready::{Committed, LoadRequest, ReadDone, ReadId, Ready, Record, Recovered, Refusal, Role, Status};
 pub use replica::Replica;
+pub use timeless::Lapse;
 pub use wire::{decode, encode};

@@ -81,6 +81,12 @@ impl Forwards {
         !self.collecting.is_empty()
     }
 
+    /// For a model without time: every read under way has until `deadline`.
+    pub(crate) fn assume_deadline(&mut self, deadline: Instant) {
+        self.asked.values_mut().for_each(|(at, _)| *at = deadline);
+        self.order.iter_mut().for_each(|(at, _)| *at = deadline);
+    }
+
     fn take(&mut self, number: ReadId) -> Vec<ReadId> {
         let Some((_, readers)) = self.asked.remove(&number) else { return Vec::new() };
         self.order.retain(|(_, asked)| *asked != number);
