@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::planted::{Defect, planted};
 use base::{Ballot, Index, NodeId, ReplicaId};
 
 use crate::entry::{Entry, Position};
@@ -70,7 +71,20 @@ impl Replica {
     fn maybe_campaign(&mut self) {
         let RoleState::PreCandidate(poll) = &self.role else { return };
         if has_quorum(self.timeline.effective(), |replica| poll.granted.contains(&replica)) {
+            let granted = poll.granted.clone();
             self.campaign(false);
+            if planted(Defect::PreVotesCount) {
+                self.count_pre_votes(granted);
+            }
+        }
+    }
+
+    /// Planted: takes willingness for votes.
+    fn count_pre_votes(&mut self, granted: BTreeSet<ReplicaId>) {
+        let own = self.id();
+        let nothing = Vote { accepted: Ballot::ZERO, commit: Index(0), last: Position::default(), suffix: Vec::new() };
+        if let RoleState::Candidate(candidacy) = &mut self.role {
+            candidacy.votes.extend(granted.into_iter().filter(|voter| *voter != own).map(|v| (v, nothing.clone())));
         }
     }
 
@@ -151,7 +165,11 @@ impl Replica {
         let (promised, accepted, commit) = (self.promised, self.accepted, self.commit);
         let last = self.log.last_position();
         let body = Body::ElectReply { granted, promised, accepted, commit, last, suffix_from, suffix };
-        if granted { self.send_when_durable(from, ballot, body) } else { self.send_promise(from, ballot, body) }
+        match granted {
+            true if planted(Defect::EarlyVote) => self.send(from, ballot, body),
+            true => self.send_when_durable(from, ballot, body),
+            false => self.send_promise(from, ballot, body),
+        }
     }
 
     /// Counts a vote for the current candidacy, and only for that.

@@ -4,6 +4,7 @@
 //! commit index never moves past what was compared with the current leader.
 
 use base::limits::UNCOMMITTED_BYTES_MAX;
+use base::planted::{Defect, planted};
 use base::{Ballot, Index, ReplicaId};
 
 use crate::entry::{Entry, Position};
@@ -61,7 +62,8 @@ impl Replica {
                     self.accepted = accepted;
                     self.record_hard();
                 }
-                if let Some(from) = truncate_from {
+                let rest = Some(matched.next()).filter(|from| *from > self.commit && *from <= self.log.last());
+                if let Some(from) = truncate_from.or(rest.filter(|_| planted(Defect::TruncateMatching))) {
                     self.cut_log(from);
                 }
                 let is_heartbeat = append.entries.is_empty();
@@ -71,7 +73,8 @@ impl Replica {
                     entries.iter_mut().for_each(|entry| entry.stamp = stamp);
                 }
                 self.write_entries(entries);
-                self.follow_commit(append.commit.min(matched));
+                let verified = if planted(Defect::CommitUnverified) { self.log.last() } else { matched };
+                self.follow_commit(append.commit.min(verified));
                 let matched = matched.min(self.log.last());
                 self.acknowledge(append.from, append.ballot, matched, append.confirm_seq, is_heartbeat);
             }
@@ -93,7 +96,9 @@ impl Replica {
         let promised = self.promised;
         let reply = |matched| Body::AppendReply { ok: true, matched, hint: Position::default(), promised, confirm_seq };
         let promise_is_durable = self.durable.promised() == self.promised;
-        if promise_is_durable && (is_heartbeat || matched <= self.log.persisted()) {
+        if planted(Defect::EarlyAppendAck) {
+            self.send(to, ballot, reply(matched));
+        } else if promise_is_durable && (is_heartbeat || matched <= self.log.persisted()) {
             self.send(to, ballot, reply(matched.min(self.log.persisted())));
         } else {
             self.send_when_durable(to, ballot, reply(matched));

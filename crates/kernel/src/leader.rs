@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use base::limits::{ENTRY_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
+use base::planted::{Defect, planted};
 use base::{Ballot, Index, Instant, ReplicaId};
 use bytes::Bytes;
 
@@ -196,7 +197,12 @@ impl Replica {
                 self.maybe_hand_over();
             }
         } else {
-            peer.rejected(meeting_point(&self.log, reply.hint), reply.confirm_seq);
+            let meeting = meeting_point(&self.log, reply.hint);
+            if planted(Defect::MatchOnReject) && peer.acknowledged(meeting, base) {
+                self.advance_commit();
+            } else {
+                peer.rejected(meeting, reply.confirm_seq);
+            }
         }
         self.complete_reads();
     }
@@ -213,18 +219,22 @@ impl Replica {
     pub(crate) fn advance_commit(&mut self) {
         let RoleState::Leader(leadership) = &self.role else { return };
         let (own, persisted) = (self.id(), self.log.persisted());
+        let membership = self.timeline.effective();
+        // Planted: a leader that is being removed counts itself in the place of the first of those that stay.
+        let usurped = membership.voters.first().filter(|_| planted(Defect::RemovedCounts));
+        let usurped = usurped.filter(|_| !membership.voters.contains(&own));
         let matched = |replica: ReplicaId| {
-            if replica == own {
+            if replica == own || usurped == Some(&replica) {
                 return persisted;
             }
             leadership.peers.get(&replica).map_or(Index(0), |peer| peer.matched)
         };
-        let reached = quorum_index(self.timeline.effective(), matched);
+        let reached = quorum_index(membership, matched);
         if reached <= self.commit {
             return;
         }
         let stamp = self.log.stamp(reached).expect("nobody can match beyond the leader's log");
-        if self.config.protocol.may_commit(stamp, self.promised) {
+        if self.config.protocol.may_commit(stamp, self.promised) || planted(Defect::CommitOldStamp) {
             self.commit = reached;
         }
     }

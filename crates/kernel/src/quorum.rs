@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use base::planted::{Defect, planted};
 use base::{Index, ReplicaId};
 
 use crate::membership::Membership;
@@ -10,20 +11,37 @@ use crate::membership::Membership;
 /// Whether the replicas for which `holds` is true form a quorum. An empty membership has none.
 pub(crate) fn has_quorum(membership: &Membership, mut holds: impl FnMut(ReplicaId) -> bool) -> bool {
     let mut majority =
-        |set: &BTreeSet<ReplicaId>| 2 * set.iter().filter(|replica| holds(**replica)).count() > set.len();
-    majority(&membership.voters) && (membership.outgoing.is_empty() || majority(&membership.outgoing))
+        |set: &BTreeSet<ReplicaId>| is_majority(set.iter().filter(|replica| holds(**replica)).count(), set.len());
+    majority(&membership.voters) && (!is_joint(membership) || majority(&membership.outgoing))
 }
+
+fn is_majority(count: usize, of: usize) -> bool {
+    2 * count > of || (planted(Defect::HalfQuorum) && 2 * count == of && count > 0)
+}
+
+static NOBODY: BTreeSet<ReplicaId> = BTreeSet::new();
 
 /// The highest index that a quorum has reached, when `matched` says how far each replica is.
 pub(crate) fn quorum_index(membership: &Membership, matched: impl Fn(ReplicaId) -> Index) -> Index {
-    let incoming = majority_index(&membership.voters, &matched);
-    if membership.outgoing.is_empty() { incoming } else { incoming.min(majority_index(&membership.outgoing, &matched)) }
+    let also = if planted(Defect::LearnerVotes) { &membership.learners } else { &NOBODY };
+    let incoming = majority_index(&membership.voters, also, &matched);
+    if is_joint(membership) { incoming.min(majority_index(&membership.outgoing, also, &matched)) } else { incoming }
 }
 
-/// Quadratic in the handful of voters, but without a sort or an allocation per acknowledgement.
-fn majority_index(set: &BTreeSet<ReplicaId>, matched: &impl Fn(ReplicaId) -> Index) -> Index {
-    let reached = |index: Index| 2 * set.iter().filter(|replica| matched(**replica) >= index).count() > set.len();
-    set.iter().map(|replica| matched(*replica)).filter(|index| reached(*index)).max().unwrap_or_default()
+fn is_joint(membership: &Membership) -> bool {
+    membership.is_joint() && !planted(Defect::NewQuorumOnly)
+}
+
+/// Quadratic in the handful of voters, but without a sort or an allocation per acknowledgement. `also` count without
+/// being of the set: nobody, unless that is the defect.
+fn majority_index(
+    set: &BTreeSet<ReplicaId>,
+    also: &BTreeSet<ReplicaId>,
+    matched: &impl Fn(ReplicaId) -> Index,
+) -> Index {
+    let holders = |index: Index| set.iter().chain(also).filter(|replica| matched(**replica) >= index).count();
+    let reached = |index: &Index| is_majority(holders(*index), set.len());
+    set.iter().map(|replica| matched(*replica)).filter(reached).max().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use base::limits::PENDING_READS_MAX;
+use base::planted::{Defect, planted};
 use base::{Index, Instant, Prng, ReplicaId};
 
 use crate::leader::Leadership;
@@ -116,7 +117,7 @@ impl Replica {
     fn queue_read(&mut self, reader: Reader) -> Result<(), Refusal> {
         let RoleState::Leader(leadership) = &mut self.role else { return Err(self.not_leader()) };
         // Before its marker is applied a leader does not know what was committed before it.
-        if self.log.applied() < leadership.marker {
+        if self.log.applied() < leadership.marker && !planted(Defect::EarlyRead) {
             return Err(Refusal::NotReady);
         }
         if leadership.reads.len() >= PENDING_READS_MAX {
@@ -140,7 +141,8 @@ impl Replica {
         if alone {
             return self.answer_reads(&readers, Ok(commit));
         }
-        reads.round = Some(Round { at: commit, confirm_from: *confirm_seq + 1, readers });
+        let confirm_from = if planted(Defect::LateConfirmation) { 1 } else { *confirm_seq + 1 };
+        reads.round = Some(Round { at: commit, confirm_from, readers });
         for peer in peers.values_mut() {
             peer.confirm_due = true;
         }

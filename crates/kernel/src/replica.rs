@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use base::planted::{Defect, planted};
 use base::{Ballot, Fault, Index, Instant, NodeId, Prng, ReplicaId};
 
 use crate::candidate::{Candidacy, Poll};
@@ -111,12 +112,14 @@ impl Replica {
             return Err(Fault::Corrupt { place: "log".into(), detail });
         }
         let seen = mark.position.stamp.max(mark.max_origin);
+        let forgetful = planted(Defect::ForgottenVote);
+        let promised = if forgetful { log.last_position().stamp } else { recovered.promised };
         let commit = recovered.commit.min(log.last()).max(mark.position.index);
         let timeline = Timeline::new(mark, log.iter_from(log.applied().next()));
         let mut replica = Self {
             random: Prng::new(config.seed),
             now,
-            promised: recovered.promised,
+            promised,
             accepted: recovered.accepted,
             log,
             commit,
@@ -127,12 +130,12 @@ impl Replica {
             role: RoleState::Follower,
             leader: None,
             voted_for: None,
-            learnt: recovered.promised,
+            learnt: promised,
             heard: None,
             election_deadline: now,
             removed: None,
             contacts: BTreeMap::new(),
-            durable: Durability::new(recovered.promised),
+            durable: Durability::new(promised),
             forwards: Forwards::new(config.seed),
             out,
             suspicious: 0,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use base::planted::{Defect, planted};
 use base::{Ballot, Index, NodeId, ReplicaId};
 
 use super::{AcceptPlan, AppendView, Claim, Grant, LogPlan, LogView, Vote};
@@ -20,7 +21,8 @@ pub(super) fn choose_ballot(promised: Ballot, learnt: Ballot, node: NodeId) -> B
 /// leader would win over a short one that holds committed entries.
 pub(super) fn grant(me: &LogView<'_>, claim: &Claim) -> Grant {
     let mine = me.log.last_position();
-    if (claim.last.stamp, claim.last.index) >= (mine.stamp, mine.index) {
+    let longer = planted(Defect::LengthBeforeStamp) && claim.last.index > mine.index;
+    if longer || (claim.last.stamp, claim.last.index) >= (mine.stamp, mine.index) {
         Grant::Give { suffix_from: None }
     } else {
         Grant::Refuse
