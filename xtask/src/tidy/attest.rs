@@ -7,7 +7,7 @@ use super::Violation;
 use super::source::{SourceFile, whole_words};
 
 /// Crates that may attest.
-const ATTESTING: &[&str] = &["storage", "sim"];
+const ATTESTING: &[&str] = &["storage", "sim", "explore"];
 
 /// Every call of `attest` outside the crates that own a disk.
 #[must_use]
