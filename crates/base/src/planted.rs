@@ -10,7 +10,8 @@ compile_error!("the feature `planted` is for builds with debug assertions: it mu
 /// Defines the defects with their ids and descriptions.
 macro_rules! defects {
     ($($(#[$doc:meta])* $name:ident = $id:literal),+ $(,)?) => {
-        /// What can be broken. The letters: C the shared kernel, P Multi-Paxos, Z Zab, H Paxos-Raft, S storage.
+        /// What can be broken. The letters: C the shared kernel, P Multi-Paxos, Z Zab, H Paxos-Raft, S storage,
+        /// W watches.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Defect {
             $($(#[$doc])* $name),+
@@ -114,6 +115,16 @@ defects! {
     HalfBatch = "S6",
     /// A node that lost its data votes as its old self.
     AmnesiacVotes = "S7",
+    /// A watch that starts at the compaction floor does not get the floor's own events.
+    WatchFloorLost = "W1",
+    /// A watch that read history ahead of what its node has handed out gets the same events again.
+    WatchHistoryTwice = "W2",
+    /// Progress is told before the events it speaks of.
+    WatchEarlyProgress = "W3",
+    /// A watch that falls behind goes on with the present.
+    WatchStarved = "W4",
+    /// A watch of the future gets older events.
+    WatchStartIgnored = "W5",
 }
 
 #[cfg(feature = "planted")]
