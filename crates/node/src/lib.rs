@@ -2,7 +2,8 @@
 //!
 //! [`Node::handle`] takes one [`Event`]; [`Node::finish_turn`] hands out the [`Effect`]s of everything handled since
 //! the last turn, so that one write and one fsync serve all groups of the turn. The host owns the clock, the sockets,
-//! the disk and the threads; a simulator is another host of the same code.
+//! the disk and the threads; a simulator is another host of the same code. What watches see is a function of its own,
+//! [`watch::Hub`], since it needs what was applied and not how it was agreed.
 
 pub mod effect;
 pub mod event;
@@ -14,6 +15,7 @@ mod proposals;
 mod reads;
 mod retention;
 mod snapshot;
+pub mod watch;
 pub mod wire;
 
 pub use effect::{Effect, Response, Task, Uncertainty};

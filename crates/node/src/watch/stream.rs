@@ -1,0 +1,62 @@
+//! The watches of one client stream, and who of them has something to say.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::{Instant, Revision};
+
+use super::{Response, WatcherId};
+
+/// Answers to creations and cancellations that may wait for a client, as in etcd. Whoever has that many does not get
+/// more of its requests read.
+const CONTROL_MAX: usize = 128;
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// The watches by their number.
+    pub(super) watches: BTreeMap<i64, WatcherId>,
+    next_id: i64,
+    /// Goes out before everything else: answers to requests, and a page of history that was read.
+    pub(super) control: VecDeque<Response>,
+    /// Watchers that may have events, in the order they will be asked. May name watchers that are gone.
+    pub(super) ready: VecDeque<WatcherId>,
+    /// Watchers that need a page of history, while one is being read for another.
+    pub(super) readers: VecDeque<WatcherId>,
+    /// For whom a page is being read.
+    pub(super) reading: Option<WatcherId>,
+    /// The client asked to be told when everything up to here has been sent.
+    pub(super) progress: Option<Revision>,
+    /// Watchers to be told how far they are, if nothing is on its way to them.
+    pub(super) notices: VecDeque<WatcherId>,
+    /// When progress is next due.
+    pub(super) due: Instant,
+}
+
+impl Stream {
+    pub(super) fn new(due: Instant) -> Self {
+        Self {
+            watches: BTreeMap::new(),
+            next_id: 0,
+            control: VecDeque::new(),
+            ready: VecDeque::new(),
+            readers: VecDeque::new(),
+            reading: None,
+            progress: None,
+            notices: VecDeque::new(),
+            due,
+        }
+    }
+
+    /// A number no watch has.
+    pub(super) fn free_id(&mut self) -> i64 {
+        while self.watches.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// Whether another request may be taken from the client.
+    pub(super) fn has_room(&self) -> bool {
+        self.control.len() < CONTROL_MAX
+    }
+}
