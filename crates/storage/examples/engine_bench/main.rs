@@ -1,8 +1,11 @@
 //! What the engine can do with rows like those of the state machine, and what memory it takes.
 //!
-//! `cargo run --release -p storage --example engine_bench [keys] [directory] [lz4|none] [cache MiB]`
+//! `cargo run --release -p storage --example engine_bench [keys] [directory] [lz4|none] [cache MiB]`: a fill and reads.
+//! `cargo run --release -p storage --example engine_bench apply [puts] [directory]`: the load of a node.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to its user")]
+
+mod apply;
 
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +18,15 @@ use storage::engine::{EngineOptions, LsmEngine, MARK_KEY, Pressure};
 
 const BATCH: u64 = 100;
 
+// As in the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Fault> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|text| text == "apply").is_some() {
+        return apply_load(arguments);
+    }
     let keys: u64 = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
     let directory = arguments.next().unwrap_or_else(|| "engine_bench.tmp".to_owned());
     let compression = arguments.next().is_none_or(|text| text == "lz4");
@@ -37,6 +47,18 @@ fn main() -> Result<(), Fault> {
     println!("reopened in {:?}, rss {} MiB", now.elapsed(), memory("VmRSS"));
     reads(&engine, keys)?;
     println!("{:?}", engine.stats());
+    let _ = std::fs::remove_dir_all(&directory);
+    Ok(())
+}
+
+/// Overwrites of few keys, then new keys, each in an engine of its own.
+fn apply_load(mut arguments: impl Iterator<Item = String>) -> Result<(), Fault> {
+    let puts: u64 = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(600_000);
+    let directory = arguments.next().unwrap_or_else(|| "engine_bench.tmp".to_owned());
+    for (name, keys) in [("10,000 keys", Some(10_000)), ("new keys", None)] {
+        let _ = std::fs::remove_dir_all(&directory);
+        apply::run(name, &LsmEngine::open(&directory, EngineOptions::default())?, puts, keys)?;
+    }
     let _ = std::fs::remove_dir_all(&directory);
     Ok(())
 }
