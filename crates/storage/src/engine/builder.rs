@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::Fault;
 use bytes::Bytes;
 use kernel::Mark;
-use lsm_tree::{AbstractTree, Cache};
+use lsm_tree::Cache;
 use mvcc::engine::Batch;
 
 use super::store::Store;
@@ -95,7 +95,7 @@ impl EngineBuilder {
         self.write()?;
         self.store.seal();
         self.store.flush()?;
-        assert!(self.store.tree().sealed_memtable_count() == 0, "the tree is flushed");
+        assert!(!self.store.has_sealed(), "the tree is flushed");
         Ok(Built(self.store))
     }
 }

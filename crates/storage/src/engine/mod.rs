@@ -5,16 +5,25 @@
 //! entries above it must be kept.
 //!
 //! ```text
-//!  write ─► memtable ─► sealed memtables ─ flush ─► tables of level 0 ─ compaction ─► levels 1..6
+//!  write ─► active buffer ─► sealed buffers ─ flush ─► tables of level 0 ─ compaction ─► levels 1..6
+//!           └─────────────── ours ───────┘            └───────── the tree's: the crate lsm-tree ─────┘
 //! ```
-//! Flush and compaction are run by the caller's threads.
+//! Flush and compaction are run by the caller's threads. The tree's own memtable stays empty: its skip list took most
+//! of the time of a write.
 //!
 //! - `store`: one tree: batches, visibility, flush, compaction. `config`: the tree's memory and shape.
-//! - `view`: snapshots. `recent`: the latest value of rows in use. `pointer`: which directory is the current tree.
+//! - `layers`: the buffers in front of a tree. `buffer`: one of them, of `family` (keys in order) and `arena` (bytes).
+//! - `view`: snapshots. `merge`: their scans. `recent`: the latest value of rows in use.
+//! - `pointer`: which directory is the current tree.
 //! - `builder`: a second tree, for a snapshot that arrives from another node.
 
+mod arena;
+mod buffer;
 mod builder;
 mod config;
+mod family;
+mod layers;
+mod merge;
 mod pointer;
 mod recent;
 mod store;
@@ -42,9 +51,9 @@ pub const MARK_KEY: &[u8] = b"mmark";
 pub struct EngineOptions {
     /// Bytes of caches: three quarters for blocks of tables, a quarter for single rows in use.
     pub cache_bytes: u64,
-    /// A memtable is sealed at this size.
+    /// A write buffer is sealed when it takes this much memory.
     pub memtable_bytes: u64,
-    /// Sealed memtables above which writers should wait, see [`LsmEngine::write_stall`].
+    /// Sealed buffers above which writers should wait, see [`LsmEngine::write_stall`].
     pub sealed_max: usize,
     /// Whether blocks are compressed (LZ4) below level 0.
     pub compression: bool,
@@ -76,7 +85,7 @@ pub struct EngineStats {
     pub tables: u64,
     /// Runs in level 0, each of which a scan has to look at.
     pub level0_runs: u64,
-    /// Bytes in memtables, sealed ones included.
+    /// Memory of write buffers: those in use, sealed ones, and flushed ones that views still hold.
     pub memtable_bytes: u64,
     /// Bytes of filters and indexes that are always in memory.
     pub pinned_bytes: u64,
@@ -143,7 +152,7 @@ impl LsmEngine {
         Ok(self.compact()? || flushed)
     }
 
-    /// Writes sealed memtables to level 0, durably. Answers whether there were any. Takes about as long as the disk
+    /// Writes sealed buffers to level 0, durably. Answers whether there were any. Takes about as long as the disk
     /// needs for them; reads, writes and a compaction go on meanwhile. To be called by a thread of its own as soon as
     /// [`Self::write_stall`] is above [`Pressure::None`], or every few milliseconds.
     ///
@@ -179,7 +188,7 @@ impl LsmEngine {
         self.store().pressure()
     }
 
-    /// Whether a memtable waits to be flushed: time to call [`LsmEngine::maintain`].
+    /// Whether a buffer waits to be flushed: time to call [`LsmEngine::maintain`].
     #[must_use]
     pub fn wants_upkeep(&self) -> bool {
         self.store().has_sealed()

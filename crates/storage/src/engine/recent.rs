@@ -1,4 +1,4 @@
-//! The latest value of rows that are read by key again and again, so that neither the memtable nor the tables have to
+//! The latest value of rows that are read by key again and again, so that neither the buffers nor the tables have to
 //! be searched for them.
 //!
 //! Invariant: an entry holds the newest version of its row, and the number it was written under. A snapshot at or above

@@ -1,19 +1,26 @@
-//! One tree: batches, what is visible, flush and compaction.
+//! One tree and its write buffers: batches, what is visible, flush and compaction.
 //!
 //! Invariant: a view at sequence number s sees exactly the batches numbered below s, and every batch below the
 //! published number is complete. Batches and versions of the tree draw their numbers from one counter.
+//!
+//! A view takes its number and the buffers in one step. A buffer leaves the layers only when the published number is
+//! above that of the version of the tree that holds its rows. So a view without the buffer finds that version, or a
+//! later one; and a view whose number is lower still has the buffer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::Fault;
 use bytes::Bytes;
-use lsm_tree::{AbstractTree, Cache, InternalValue, SeqNo, SequenceNumberCounter, Slice, Tree, ValueType};
+use lsm_tree::{AbstractTree, Cache, SeqNo, SequenceNumberCounter, Tree};
 use mvcc::engine::Batch;
 
+use super::buffer::Buffer;
 use super::config::{LEVEL0_RUNS, fault, open_tree, strategy, verify_version};
+use super::layers::{Layers, newest_rows};
+use super::merge::copy;
 use super::pointer::tree_path;
 use super::recent::Recent;
 use super::{EngineOptions, EngineStats, MARK_KEY, Pressure};
@@ -22,22 +29,12 @@ use crate::disk::io_fault;
 /// Longest row key: the tree stores the length in 16 bits.
 pub(super) const ROW_KEY_BYTES_MAX: usize = 65_535;
 
-/// Which sequence numbers are in use by views.
-#[derive(Default)]
+/// What a view sees, and which sequence numbers are in use by views.
 struct Snapshots {
     /// Views are taken here: batches below it are complete.
     published: SeqNo,
+    layers: Arc<Layers>,
     open: BTreeMap<SeqNo, usize>,
-}
-
-/// Marks on their way to the disk.
-#[derive(Default)]
-struct Marks {
-    /// In the active memtable, or older.
-    written: Option<Bytes>,
-    /// As of the end of each sealed memtable, oldest first.
-    sealed: VecDeque<Option<Bytes>>,
-    persisted: Option<Bytes>,
 }
 
 /// A tree and its bookkeeping. Views hold it, so its files live as long as the last view.
@@ -50,8 +47,14 @@ pub(super) struct Store {
     seqno: SequenceNumberCounter,
     snapshots: Mutex<Snapshots>,
     pub(super) recent: Recent,
-    /// Held while a batch is written or a memtable is sealed.
-    marks: Mutex<Marks>,
+    /// Held while a batch is written, and while buffers are sealed or leave.
+    writer: Mutex<()>,
+    /// One flush at a time.
+    flusher: Mutex<()>,
+    /// The mark in the tree.
+    persisted: Mutex<Option<Bytes>>,
+    /// Memory of all buffers, those included that only views still hold.
+    buffered_bytes: Arc<AtomicU64>,
     /// The files go when the store goes.
     doomed: AtomicBool,
 }
@@ -86,7 +89,9 @@ impl Store {
         seqno.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |highest| highest + 1));
         let published = seqno.get();
         let persisted = tree.get(MARK_KEY, published).map_err(|error| fault("read", &path, &error))?;
-        let persisted = persisted.map(|row| super::view::copy(&row));
+        let persisted = persisted.map(|row| copy(&row));
+        let buffered_bytes = Arc::default();
+        let layers = Arc::new(Layers { active: Arc::new(Buffer::new(&buffered_bytes)), sealed: Vec::new() });
         Ok(Self {
             tree,
             recent: Recent::new(options.cache_bytes / 4),
@@ -95,8 +100,11 @@ impl Store {
             path,
             options,
             seqno,
-            snapshots: Mutex::new(Snapshots { published, open: BTreeMap::new() }),
-            marks: Mutex::new(Marks { written: persisted.clone(), sealed: VecDeque::new(), persisted }),
+            snapshots: Mutex::new(Snapshots { published, layers, open: BTreeMap::new() }),
+            writer: Mutex::new(()),
+            flusher: Mutex::new(()),
+            persisted: Mutex::new(persisted),
+            buffered_bytes,
             doomed: AtomicBool::new(false),
         })
     }
@@ -140,67 +148,83 @@ impl Store {
                 key.len()
             )));
         }
-        let mut marks = lock(&self.marks);
-        let memtable = self.tree.active_memtable();
+        let _writer = lock(&self.writer);
+        let active = Arc::clone(&self.layers().active);
         let seqno = self.seqno.next();
         for (key, value) in &batch.rows {
-            let row = match value {
-                Some(value) => {
-                    InternalValue::from_components(Slice::new(key), Slice::new(value), seqno, ValueType::Value)
-                }
-                None => InternalValue::new_tombstone(Slice::new(key), seqno),
-            };
             self.recent.written(key, seqno, value.as_ref());
-            memtable.insert(row);
-            if key == MARK_KEY {
-                marks.written.clone_from(value);
-            }
         }
-        if memtable.size() >= self.options.memtable_bytes {
-            self.seal_locked(&mut marks);
+        active.write(&batch.rows, seqno);
+        let mut snapshots = lock(&self.snapshots);
+        if active.bytes() >= self.options.memtable_bytes {
+            self.seal_locked(&mut snapshots);
         }
-        lock(&self.snapshots).published = seqno + 1;
+        snapshots.published = seqno + 1;
         Ok(())
     }
 
-    /// Seals the active memtable, between batches.
+    fn layers(&self) -> Arc<Layers> {
+        Arc::clone(&lock(&self.snapshots).layers)
+    }
+
+    /// Seals the active buffer, between batches.
     pub(super) fn seal(&self) {
-        self.seal_locked(&mut lock(&self.marks));
+        let _writer = lock(&self.writer);
+        self.seal_locked(&mut lock(&self.snapshots));
     }
 
-    fn seal_locked(&self, marks: &mut Marks) {
-        if self.tree.rotate_memtable().is_some() {
-            let mark = marks.written.clone();
-            marks.sealed.push_back(mark);
+    fn seal_locked(&self, snapshots: &mut Snapshots) {
+        if !snapshots.layers.active.is_empty() {
+            snapshots.layers = Arc::new(snapshots.layers.seal(Buffer::new(&self.buffered_bytes)));
         }
     }
 
-    /// Writes sealed memtables to level 0, durably and all at once. Answers whether there were any.
+    /// Writes sealed buffers to level 0, durably and all at once. Answers whether there were any.
     pub(super) fn flush(&self) -> Result<bool, Fault> {
-        let one = self.tree.get_flush_lock();
-        let flushed = self.tree.flush(&one, self.watermark()).map_err(|error| self.fault("flush", &error))?;
-        if flushed.is_some() {
-            self.settle_marks();
-            self.settle_versions()?;
+        let _one = lock(&self.flusher);
+        let sealed = self.layers().sealed.clone();
+        if sealed.is_empty() {
+            return Ok(false);
         }
-        Ok(flushed.is_some())
+        self.write_tables(&sealed)?;
+        self.settle_buffers(&sealed);
+        self.remove_versions()?;
+        Ok(true)
     }
 
-    /// What is not sealed any more is on disk.
-    fn settle_marks(&self) {
-        let mut marks = lock(&self.marks);
-        let waiting = self.tree.sealed_memtable_count();
-        while marks.sealed.len() > waiting {
-            marks.persisted = marks.sealed.pop_front().expect("counted");
-        }
+    /// Makes the rows of sealed buffers part of the tree, in one durable step.
+    fn write_tables(&self, sealed: &[Arc<Buffer>]) -> Result<(), Fault> {
+        let guards: Vec<_> = sealed.iter().rev().map(|buffer| buffer.rows()).collect();
+        let newest_first: Vec<_> = guards.iter().map(|rows| &**rows).collect();
+        let written = self.tree.flush_to_tables(newest_rows(&newest_first).map(Ok));
+        let tables = written.map_err(|error| self.fault("flush", &error))?.map(|(tables, _)| tables);
+        let registered = self.tree.register_tables(&tables.unwrap_or_default(), None, None, &[], self.watermark());
+        registered.map_err(|error| self.fault("flush", &error))
     }
 
-    /// Lets new views see the newest version of the tree, so that older ones, and the memtables they hold, can go.
+    /// Takes buffers whose rows are in the tree out of the layers.
+    fn settle_buffers(&self, flushed: &[Arc<Buffer>]) {
+        if let Some(mark) = flushed.iter().rev().find_map(|buffer| buffer.get(MARK_KEY, SeqNo::MAX)) {
+            *lock(&self.persisted) = mark;
+        }
+        let _writer = lock(&self.writer);
+        let mut snapshots = lock(&self.snapshots);
+        // No batch is under way: every number drawn so far belongs to something complete, and that of the version with
+        // the new tables is among them.
+        snapshots.published = self.seqno.get();
+        snapshots.layers = Arc::new(snapshots.layers.without(flushed.len()));
+    }
+
+    /// Lets new views see the newest version of the tree, so that older ones, and the files they hold, can go.
     fn settle_versions(&self) -> Result<(), Fault> {
-        let marks = lock(&self.marks);
-        // No batch is under way: every number drawn so far belongs to something complete.
+        let writer = lock(&self.writer);
         lock(&self.snapshots).published = self.seqno.get();
-        drop(marks);
+        drop(writer);
+        self.remove_versions()
+    }
+
+    /// Removes versions of the tree that no view needs.
+    fn remove_versions(&self) -> Result<(), Fault> {
         let watermark = self.watermark();
         let mut versions = self.tree.get_version_history_lock();
         versions.maintenance(&self.path, watermark).map_err(|error| self.fault("remove old versions", &error))
@@ -223,12 +247,12 @@ impl Store {
         snapshots.open.keys().next().copied().unwrap_or(snapshots.published)
     }
 
-    /// Registers a view.
-    pub(super) fn open_snapshot(&self) -> SeqNo {
+    /// Registers a view: its number, and the buffers to look at.
+    pub(super) fn open_snapshot(&self) -> (SeqNo, Arc<Layers>) {
         let mut snapshots = lock(&self.snapshots);
         let seqno = snapshots.published;
         *snapshots.open.entry(seqno).or_default() += 1;
-        seqno
+        (seqno, Arc::clone(&snapshots.layers))
     }
 
     /// Gives a view's number back.
@@ -242,15 +266,19 @@ impl Store {
     }
 
     pub(super) fn persisted_mark(&self) -> Option<Bytes> {
-        lock(&self.marks).persisted.clone()
+        lock(&self.persisted).clone()
+    }
+
+    fn sealed_count(&self) -> usize {
+        lock(&self.snapshots).layers.sealed.len()
     }
 
     pub(super) fn has_sealed(&self) -> bool {
-        self.tree.sealed_memtable_count() > 0
+        self.sealed_count() > 0
     }
 
     pub(super) fn pressure(&self) -> Pressure {
-        let (sealed, runs) = (self.tree.sealed_memtable_count(), self.tree.l0_run_count());
+        let (sealed, runs) = (self.sealed_count(), self.tree.l0_run_count());
         let limit = usize::from(LEVEL0_RUNS);
         if sealed > self.options.sealed_max || runs >= limit * 3 {
             Pressure::Full
@@ -261,9 +289,9 @@ impl Store {
         }
     }
 
-    /// Memtables take more memory than was granted.
+    /// Buffers take more memory than was granted.
     pub(super) fn overfull(&self) -> bool {
-        self.tree.sealed_memtable_count() > self.options.sealed_max + 1
+        self.sealed_count() > self.options.sealed_max + 1
     }
 
     pub(super) fn stats(&self) -> EngineStats {
@@ -272,7 +300,7 @@ impl Store {
             disk_bytes: self.tree.disk_space(),
             tables: self.tree.table_count() as u64,
             level0_runs: self.tree.l0_run_count() as u64,
-            memtable_bytes: self.tree.version_memtable_size_sum(),
+            memtable_bytes: self.buffered_bytes.load(Ordering::Relaxed),
             pinned_bytes: pinned as u64,
             views: lock(&self.snapshots).open.values().sum::<usize>() as u64,
         }
@@ -290,3 +318,7 @@ impl Drop for Store {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,44 +1,43 @@
-//! Snapshots of a tree.
+//! Snapshots of a tree and its buffers.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
 use base::Fault;
 use bytes::Bytes;
-use lsm_tree::{AbstractTree, Guard, InternalValue, SeqNo, Slice, Tree};
+use lsm_tree::{AbstractTree, Guard, InternalValue, SeqNo, Tree};
 use mvcc::engine::{Scan, View, bounds_cross};
 
+use super::buffer::Cursor;
+use super::layers::Layers;
+use super::merge::{TreeRows, copy, merge};
 use super::store::{ROW_KEY_BYTES_MAX, Store};
 
-type Rows = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>>>;
+type Versions = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>>>;
 
-/// A row's bytes leave the tree as a copy: the tree's own slice would keep the whole block around it in memory.
-pub(super) fn copy(slice: &Slice) -> Bytes {
-    Bytes::copy_from_slice(slice)
-}
-
-/// A view by number: the tree keeps the row versions it needs.
+/// A view by number: the tree keeps the versions of itself that it needs.
 struct NumberedView {
     store: Arc<Store>,
     seqno: SeqNo,
+    layers: Arc<Layers>,
 }
 
 impl Store {
     /// A snapshot of everything published.
     pub(super) fn view(self: Arc<Self>) -> impl View {
-        let seqno = self.open_snapshot();
-        NumberedView { store: self, seqno }
+        let (seqno, layers) = self.open_snapshot();
+        NumberedView { store: self, seqno, layers }
     }
 
-    /// A snapshot that holds on to the files and memtables themselves instead of a number.
+    /// A snapshot that holds on to the files themselves instead of a number.
     pub(super) fn pinned_view(self: Arc<Self>) -> impl View {
-        let seqno = self.open_snapshot();
+        let (seqno, layers) = self.open_snapshot();
         let version = self.tree().get_version_history_lock().get_version_for_snapshot(seqno);
         self.close_snapshot(seqno);
-        let range = move |from: Bound<Bytes>, to: Bound<Bytes>| -> Rows {
+        let range = move |from: Bound<Bytes>, to: Bound<Bytes>| -> Versions {
             Box::new(Tree::create_internal_range(version.clone(), &(from, to), seqno, None))
         };
-        PinnedView { store: self, range: Box::new(range) }
+        PinnedView { store: self, seqno, layers, range: Box::new(range) }
     }
 }
 
@@ -46,6 +45,15 @@ impl Drop for NumberedView {
     fn drop(&mut self) {
         self.store.close_snapshot(self.seqno);
     }
+}
+
+/// The rows of the snapshot `seqno` in the buffers, over those of the tree.
+fn scan<'a>(
+    (layers, seqno): (&'a Layers, SeqNo),
+    (from, to): (Bound<Bytes>, Bound<Bytes>),
+    tree: TreeRows<'a>,
+) -> Scan<'a> {
+    merge(layers.newest_first().map(|buffer| Cursor::new(buffer, seqno, from.clone(), to.clone())), tree)
 }
 
 impl View for NumberedView {
@@ -56,8 +64,13 @@ impl View for NumberedView {
         if let Some(row) = self.store.recent.get(key, self.seqno) {
             return Ok(row);
         }
-        let row = self.store.tree().get(key, self.seqno).map_err(|error| self.store.fault("read", &error))?;
-        let row = row.map(|value| copy(&value));
+        let row = match self.layers.get(key, self.seqno) {
+            Some(row) => row,
+            None => {
+                let row = self.store.tree().get(key, self.seqno).map_err(|error| self.store.fault("read", &error))?;
+                row.map(|value| copy(&value))
+            }
+        };
         self.store.recent.found(key, self.seqno, row.as_ref());
         Ok(row)
     }
@@ -66,17 +79,18 @@ impl View for NumberedView {
         if bounds_cross(&from, &to) {
             return Box::new(std::iter::empty());
         }
-        let rows = self.store.tree().range((from, to), self.seqno, None);
-        Box::new(rows.map(|guard| match guard.into_inner() {
-            Ok((key, value)) => Ok((copy(&key), copy(&value))),
-            Err(error) => Err(self.store.fault("read", &error)),
-        }))
+        let bounds = (from, to);
+        let rows = self.store.tree().range(bounds.clone(), self.seqno, None);
+        let rows = rows.map(|row| row.into_inner().map_err(|error| self.store.fault("read", &error)));
+        scan((&self.layers, self.seqno), bounds, Box::new(rows))
     }
 }
 
 struct PinnedView {
     store: Arc<Store>,
-    range: Box<dyn Fn(Bound<Bytes>, Bound<Bytes>) -> Rows + Send>,
+    seqno: SeqNo,
+    layers: Arc<Layers>,
+    range: Box<dyn Fn(Bound<Bytes>, Bound<Bytes>) -> Versions + Send>,
 }
 
 impl View for PinnedView {
@@ -90,9 +104,11 @@ impl View for PinnedView {
         if bounds_cross(&from, &to) {
             return Box::new(std::iter::empty());
         }
-        Box::new((self.range)(from, to).map(|row| match row {
-            Ok(row) => Ok((copy(&row.key.user_key), copy(&row.value))),
+        let bounds = (from, to);
+        let rows = (self.range)(bounds.0.clone(), bounds.1.clone()).map(|row| match row {
+            Ok(row) => Ok((row.key.user_key, row.value)),
             Err(error) => Err(self.store.fault("read", &error)),
-        }))
+        });
+        scan((&self.layers, self.seqno), bounds, Box::new(rows))
     }
 }

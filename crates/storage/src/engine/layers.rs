@@ -1,0 +1,63 @@
+//! The write buffers in front of the tree: one that is written, and older ones that wait for their flush.
+//!
+//! Invariant: a newer buffer's row hides that of an older one, and every buffer's those of the tree. A row may be in a
+//! buffer and in the tree at the same time; it is the same row then.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lsm_tree::{InternalValue, SeqNo, Slice, ValueType};
+
+use super::buffer::{Buffer, Rows};
+
+/// A set of buffers. It never changes; the active buffer grows.
+#[derive(Clone, Debug)]
+pub(super) struct Layers {
+    pub(super) active: Arc<Buffer>,
+    /// Oldest first. None is empty.
+    pub(super) sealed: Vec<Arc<Buffer>>,
+}
+
+impl Layers {
+    /// The layers after sealing, with `fresh` to be written next.
+    pub(super) fn seal(&self, fresh: Buffer) -> Self {
+        let mut sealed = self.sealed.clone();
+        sealed.push(Arc::clone(&self.active));
+        Self { active: Arc::new(fresh), sealed }
+    }
+
+    /// The layers without the `count` oldest sealed buffers.
+    pub(super) fn without(&self, count: usize) -> Self {
+        Self { active: Arc::clone(&self.active), sealed: self.sealed[count..].to_vec() }
+    }
+
+    /// Newest first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Buffer> {
+        std::iter::once(&*self.active).chain(self.sealed.iter().rev().map(|buffer| &**buffer))
+    }
+
+    /// The row as the snapshot `seqno` sees it; `None` if no buffer knows.
+    pub(super) fn get(&self, key: &[u8], seqno: SeqNo) -> Option<Option<Bytes>> {
+        self.newest_first().find_map(|buffer| buffer.get(key, seqno))
+    }
+}
+
+/// What a flush of sealed buffers, newest first, has to write: the newest version of every row, in order. Nobody will
+/// look for older ones in the table: a snapshot that needs them holds the buffers.
+pub(super) fn newest_rows<'a>(buffers: &[&'a Rows]) -> impl Iterator<Item = InternalValue> + 'a {
+    let mut runs: Vec<_> = buffers.iter().map(|rows| rows.newest().peekable()).collect();
+    std::iter::from_fn(move || {
+        // Of equal keys the first, from the newest buffer.
+        let (from, key) = (runs.iter_mut().enumerate())
+            .filter_map(|(number, run)| run.peek().map(|(key, ..)| (number, *key)))
+            .min_by_key(|(number, key)| (*key, *number))?;
+        for run in &mut runs[from + 1..] {
+            run.next_if(|(hidden, ..)| *hidden == key);
+        }
+        let (_, seqno, value) = runs[from].next()?;
+        Some(match value {
+            Some(value) => InternalValue::from_components(Slice::new(key), Slice::new(value), seqno, ValueType::Value),
+            None => InternalValue::new_tombstone(Slice::new(key), seqno),
+        })
+    })
+}
