@@ -15,8 +15,13 @@ use storage::engine::LsmEngine;
 use crate::engine_basic::{TINY, mark_row, rows};
 use crate::wal_basic::mark;
 
+/// Keys of the kinds that the state machine has: names, names with a number behind, numbers.
 fn key(number: u64) -> Bytes {
-    Bytes::from(format!("c{number:04}"))
+    match number % 3 {
+        0 => Bytes::from(format!("c{number:04}")),
+        1 => [&b"hname\0\x01"[..], &number.to_be_bytes()].concat().into(),
+        _ => [&b"r"[..], &(number << 60 >> 58).to_be_bytes(), &number.to_be_bytes()].concat().into(),
+    }
 }
 
 /// The batch that brings the state to mark `at`: the same in every run.
@@ -83,9 +88,12 @@ fn history(seed: u64, steps: u64) {
             10 | 11 => views.push((engine.view(), model.view())),
             12 => views.push((engine.stream_view(), model.view())),
             13 => {
-                engine.maintain().expect("maintain");
+                engine.flush_sealed().expect("flush");
             }
-            14 => engine.flush_all().expect("flush"),
+            14 => {
+                engine.compact().expect("compact");
+            }
+            18 if prng.below(3) == 0 => engine.flush_all().expect("flush"),
             15 if views.len() > 3 => drop(views.swap_remove(prng.below(views.len() as u64) as usize)),
             16 => {
                 let mut builder = engine.builder().expect("builder");

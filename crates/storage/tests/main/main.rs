@@ -3,6 +3,7 @@
 mod engine_basic;
 mod engine_damage;
 mod engine_model;
+mod engine_stress;
 mod layout;
 mod snapshot;
 mod wal_basic;
