@@ -9,13 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use base::planted::{Defect, planted};
 use base::{Ballot, Index, NodeId, ReplicaId};
 
 use crate::entry::{Entry, Position};
 use crate::membership::{Membership, Timeline};
 use crate::message::Body;
-use crate::policy::{Claim, Electorate, Grant, LogPlan, Vote};
+use crate::policy::{Claim, Electorate, Grant, LogPlan, LogView, Vote};
 use crate::quorum::has_quorum;
 use crate::ready::Record;
 use crate::replica::{Replica, RoleState};
@@ -59,10 +60,10 @@ impl Replica {
     pub(crate) fn pre_campaign(&mut self) {
         let ballot = self.config.protocol.choose_ballot(self.promised, self.learnt, self.config.node);
         let last = self.log.last_position();
-        let membership = self.timeline.effective().index;
+        let (accepted, commit, membership) = (self.accepted, self.commit, self.timeline.effective().index);
         let voters = self.other_voters();
         for to in voters {
-            self.send(to, ballot, Body::PreVote { last, membership });
+            self.send(to, ballot, Body::PreVote { last, accepted, commit, membership });
         }
         self.role = RoleState::PreCandidate(Poll { ballot, granted: BTreeSet::from([self.id()]) });
         self.maybe_campaign();
@@ -82,7 +83,8 @@ impl Replica {
     /// Planted: takes willingness for votes.
     fn count_pre_votes(&mut self, granted: BTreeSet<ReplicaId>) {
         let own = self.id();
-        let nothing = Vote { accepted: Ballot::ZERO, commit: Index(0), last: Position::default(), suffix: Vec::new() };
+        let last = Position::default();
+        let nothing = Vote { accepted: Ballot::ZERO, last, suffix_from: Index(1), suffix: Vec::new() };
         if let RoleState::Candidate(candidacy) = &mut self.role {
             candidacy.votes.extend(granted.into_iter().filter(|voter| *voter != own).map(|v| (v, nothing.clone())));
         }
@@ -108,6 +110,10 @@ impl Replica {
         let (accepted, commit, membership) = (self.accepted, self.commit, self.timeline.effective().index);
         for to in fresh {
             let body = Body::Elect { last, accepted, commit, forced, membership };
+            if planted(Defect::BallotReused) {
+                self.send(to, self.promised, body);
+                continue;
+            }
             self.send_when_durable(to, self.promised, body);
         }
     }
@@ -117,13 +123,12 @@ impl Replica {
     }
 
     /// Answers a pre-vote. Whatever the answer, nothing changes here.
-    pub(crate) fn on_pre_vote(&mut self, from: ReplicaId, ballot: Ballot, last: Position, membership: Index) {
+    pub(crate) fn on_pre_vote(&mut self, from: ReplicaId, ballot: Ballot, claim: &Claim, membership: Index) {
         self.remember(from, ballot.node);
         if self.tell_if_removed(from, ballot, membership) {
             return;
         }
-        let claim = Claim { last, accepted: Ballot::ZERO, commit: Index(0) };
-        let willing = self.config.protocol.grant(&self.view(), &claim) != Grant::Refuse;
+        let willing = self.config.protocol.grant(&self.view(), claim) != Grant::Refuse;
         let granted = ballot > self.promised && !self.is_sticky(from) && willing;
         let promised = self.promised;
         self.send_promise(from, ballot, Body::PreVoteReply { granted, promised });
@@ -149,19 +154,15 @@ impl Replica {
         let repeated = ballot == self.promised && self.voted_for == Some(from) && self.leader.is_none();
         let open = repeated || (ballot > self.promised && (forced || !self.is_sticky(from)));
         let grant = if open { self.config.protocol.grant(&self.view(), claim) } else { Grant::Refuse };
-        let suffix = match grant {
-            Grant::Refuse => None,
-            Grant::Give { suffix_from: None } => Some((self.log.last().next(), Vec::new())),
-            // What the candidate lacks must be sent whole or not at all.
-            Grant::Give { suffix_from: Some(from) } if from < self.log.cached_from() => None,
-            Grant::Give { suffix_from: Some(from) } => Some((from, self.log.slice(from, usize::MAX, usize::MAX))),
+        let (granted, suffix_from) = match grant {
+            Grant::Refuse => (false, Index(0)),
+            Grant::Give { suffix_from } => (true, suffix_from.unwrap_or(self.log.last().next())),
         };
-        let granted = suffix.is_some();
+        let suffix = if granted { self.log_part(suffix_from) } else { Vec::new() };
         if granted && ballot > self.promised {
             self.become_follower(ballot, None);
             self.voted_for = Some(from);
         }
-        let (suffix_from, suffix) = suffix.unwrap_or_default();
         let (promised, accepted, commit) = (self.promised, self.accepted, self.commit);
         let last = self.log.last_position();
         let body = Body::ElectReply { granted, promised, accepted, commit, last, suffix_from, suffix };
@@ -172,15 +173,64 @@ impl Replica {
         }
     }
 
+    /// As much of the log as fits a message.
+    fn log_part(&self, from: Index) -> Vec<Entry> {
+        self.log.slice(from, APPEND_BYTES_MAX, APPEND_ENTRIES_MAX)
+    }
+
     /// Counts a vote for the current candidacy, and only for that.
     pub(crate) fn on_elect_reply(&mut self, from: ReplicaId, ballot: Ballot, vote: Option<Vote>, promised: Ballot) {
         self.learnt = self.learnt.max(promised);
-        let current = ballot == self.promised;
+        let me = LogView { log: &self.log, accepted: self.accepted, commit: self.commit };
         let RoleState::Candidate(candidacy) = &mut self.role else { return };
-        if let Some(vote) = vote.filter(|_| current) {
-            candidacy.votes.insert(from, vote);
-            self.maybe_win();
+        let Some(vote) = vote.filter(|_| ballot == self.promised) else { return };
+        let defer_to = self.config.protocol.defers_to(&me, &vote) && self.deferred_to != Some(from);
+        let last = vote.last;
+        // A repeated vote must not take back what was fetched since.
+        candidacy.votes.entry(from).or_insert(vote);
+        if defer_to { self.hand_candidacy_to(from, last) } else { self.complete_vote(from) }
+    }
+
+    /// Counts a vote that is complete, asks for the rest of one that is not.
+    fn complete_vote(&mut self, from: ReplicaId) {
+        let RoleState::Candidate(candidacy) = &self.role else { return };
+        let Some(vote) = candidacy.votes.get(&from) else { return };
+        if vote.is_complete() || planted(Defect::VoteBeyondRange) {
+            return self.maybe_win();
         }
+        let body = Body::FetchLog { from: vote.next() };
+        self.send(from, self.promised, body);
+    }
+
+    /// A candidate wants more of this log. It has not changed since the vote; if it starts later by now, or this is
+    /// another incarnation, the candidate gets no answer and will have to stand again.
+    pub(crate) fn on_fetch_log(&mut self, from: ReplicaId, ballot: Ballot, first: Index) {
+        let voted = ballot == self.promised && self.voted_for == Some(from) && self.leader.is_none();
+        if !voted || first < self.log.cached_from() {
+            return;
+        }
+        // The candidate is alive and has work to do: to campaign against it now would only make it start over.
+        self.reset_election_timer();
+        let entries = self.log_part(first);
+        self.send(from, ballot, Body::FetchLogReply { from: first, entries });
+    }
+
+    /// The next part of a vote.
+    pub(crate) fn on_fetch_log_reply(&mut self, from: ReplicaId, ballot: Ballot, first: Index, entries: Vec<Entry>) {
+        let RoleState::Candidate(candidacy) = &mut self.role else { return };
+        let Some(vote) = candidacy.votes.get_mut(&from) else { return };
+        if ballot != self.promised || entries.is_empty() || first != vote.next() {
+            return;
+        }
+        vote.suffix.extend(entries);
+        // Those that have told everything must know that this goes on.
+        let waiting: Vec<_> = candidacy.votes.iter().filter(|(_, vote)| vote.is_complete()).collect();
+        let waiting: Vec<_> = waiting.into_iter().map(|(voter, vote)| (*voter, vote.next())).collect();
+        for (voter, past) in waiting.into_iter().filter(|(voter, _)| *voter != from) {
+            self.send(voter, self.promised, Body::FetchLog { from: past });
+        }
+        self.reset_election_timer();
+        self.complete_vote(from);
     }
 
     /// The leader hands over: campaign at once, if this log is the one it speaks of.
@@ -208,28 +258,42 @@ impl Replica {
         if self.durable.promised() != self.promised {
             return;
         }
-        let protocol = self.config.protocol;
-        let plan = protocol.build_log(&self.view(), &candidacy.votes, self.promised);
-        let electorate = match protocol.electorate() {
-            Electorate::Latest => vec![self.timeline.effective().clone()],
-            Electorate::AllUncommitted => self.memberships_after(&plan),
-        };
         let own = self.id();
-        let voted = |replica: ReplicaId| replica == own || candidacy.votes.contains_key(&replica);
-        if electorate.iter().all(|membership| has_quorum(membership, voted)) {
-            return match plan.fetch_from {
-                Some((better, last)) => self.hand_candidacy_to(better, last),
-                None => self.lead_with(plan),
+        let mut votes: BTreeMap<ReplicaId, &Vote> =
+            candidacy.votes.iter().map(|(voter, vote)| (*voter, vote)).collect();
+        votes.retain(|_, vote| vote.is_complete() || planted(Defect::VoteBeyondRange));
+        let mut missing = BTreeSet::new();
+        loop {
+            let plan = self.config.protocol.build_log(&self.view(), &votes, self.promised);
+            let electorate = match self.config.protocol.electorate() {
+                Electorate::Latest => vec![self.timeline.effective().clone()],
+                Electorate::AllUncommitted => self.memberships_after(&plan),
             };
+            let voted = |replica: ReplicaId| replica == own || votes.contains_key(&replica);
+            let Some(unwilling) = electorate.iter().find(|membership| !has_quorum(membership, voted)) else {
+                return match plan.fetch_from {
+                    Some((better, last)) => self.hand_candidacy_to(better, last),
+                    None => self.lead_with(plan),
+                };
+            };
+            missing.extend(electorate.iter().flat_map(Membership::all_voters).filter(|voter| *voter != own));
+            // A membership that nobody decided may have come with a vote, and its members may never answer. Without
+            // that vote there may be a quorum all the same: not to have counted a vote is always safe.
+            let bringer = plan.adopt.iter().find(|entry| entry.index == unwilling.index);
+            let before = votes.len();
+            votes.retain(|_, vote| bringer.is_none_or(|brought| !vote.at(brought.index).is_some_and(|e| e == brought)));
+            if votes.len() == before {
+                break;
+            }
         }
-        let voters = electorate.iter().flat_map(Membership::all_voters).filter(|voter| *voter != own).collect();
-        self.solicit(voters);
+        self.solicit(missing.into_iter().collect());
     }
 
     /// The membership at the commit index and all later ones in the log that `plan` makes.
     fn memberships_after(&self, plan: &LogPlan) -> Vec<Membership> {
         let handed = self.timeline.mark().position.index;
-        let kept = self.log.iter_from(handed.next()).take_while(|entry| entry.index <= plan.keep_to);
+        let kept_to = plan.adopt.first().map_or(plan.keep_to, |first| plan.keep_to.min(first.index.prev()));
+        let kept = self.log.iter_from(handed.next()).take_while(|entry| entry.index <= kept_to);
         let timeline = Timeline::new(self.timeline.mark().clone(), kept.chain(&plan.adopt));
         let current = timeline.at(self.commit).clone();
         let later = timeline.all().filter(|membership| membership.index > self.commit).cloned();
@@ -238,6 +302,7 @@ impl Replica {
 
     /// Another voter has the better log: it should lead, and at once.
     fn hand_candidacy_to(&mut self, better: ReplicaId, last: Position) {
+        self.deferred_to = Some(better);
         self.become_follower(self.promised, None);
         self.send(better, self.promised, Body::TimeoutNow { last });
     }
@@ -253,13 +318,16 @@ impl Replica {
             self.cut_log(plan.keep_to.next());
         }
         let restamp_from = plan.restamp_from.unwrap_or(Index(u64::MAX));
+        let adopted_from = plan.adopt.first().map_or(Index(u64::MAX), |first| first.index);
         let kept: Vec<Entry> =
-            self.log.iter_from(restamp_from).filter(|entry| entry.stamp != ballot).cloned().collect();
+            self.log.iter_from(restamp_from).take_while(|entry| entry.index < adopted_from).cloned().collect();
         let restamped =
             |entry: Entry| Entry { stamp: if entry.index >= restamp_from { ballot } else { entry.stamp }, ..entry };
         let entries: Vec<Entry> = kept.into_iter().chain(plan.adopt).map(restamped).collect();
         self.write_entries(entries);
-        self.become_leader();
+        // What was stamped anew has to go to everyone anew.
+        let resume_from = plan.restamp_from.unwrap_or(Index(u64::MAX)).min(self.log.last().next());
+        self.become_leader(resume_from);
     }
 
     /// Cuts the log from `from` on.

@@ -1,6 +1,5 @@
 //! The invariant chain of a replica, in one place. Tests and the simulator call it after every step.
 
-use crate::config::Protocol;
 use crate::replica::{Replica, RoleState};
 
 impl Replica {
@@ -18,7 +17,7 @@ impl Replica {
         let newest = self.log.last_position().stamp;
         assert!(newest <= self.promised, "entry of {newest} above promise {}", self.promised);
         assert!(self.promised <= self.learnt, "promise {} above anything learnt", self.promised);
-        if self.config.protocol == Protocol::Raft {
+        if self.config.protocol.keeps_stamps() {
             let mark = self.timeline.mark().position;
             let stamp = self.log.stamp(mark.index);
             assert!(stamp == Some(mark.stamp), "handed out {mark:?}, log has {stamp:?}");

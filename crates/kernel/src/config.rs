@@ -1,5 +1,7 @@
 //! What a replica is told when it is made.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use base::{GroupId, NodeId, ReplicaId};
@@ -10,9 +12,23 @@ use base::{GroupId, NodeId, ReplicaId};
 pub enum Protocol {
     /// Raft (Ongaro 2014), with (round, node) terms.
     Raft = 1,
+    /// Multi-Paxos (Lamport 1998) over one log.
+    MultiPaxos = 2,
 }
 
 impl Protocol {
+    /// Every protocol, by number.
+    pub const ALL: &[Self] = &[Self::Raft, Self::MultiPaxos];
+
+    /// The name on command lines and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::MultiPaxos => "multi-paxos",
+        }
+    }
+
     /// The number that stands for the protocol in logs and frames.
     #[must_use]
     pub const fn id(self) -> u8 {
@@ -21,11 +37,36 @@ impl Protocol {
 
     /// The protocol with number `id`.
     #[must_use]
-    pub const fn from_id(id: u8) -> Option<Self> {
-        match id {
-            1 => Some(Self::Raft),
-            _ => None,
-        }
+    pub fn from_id(id: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|protocol| protocol.id() == id)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// A name that no protocol has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownProtocol(String);
+
+impl fmt::Display for UnknownProtocol {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = Protocol::ALL.iter().map(|protocol| protocol.name()).collect();
+        write!(out, "no consensus protocol is called {:?}: choose one of {}", self.0, names.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownProtocol {}
+
+impl FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(name: &str) -> Result<Self, UnknownProtocol> {
+        let found = Self::ALL.iter().copied().find(|protocol| protocol.name() == name);
+        found.ok_or_else(|| UnknownProtocol(name.to_owned()))
     }
 }
 
@@ -46,4 +87,25 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Seed of the election jitter.
     pub seed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_lead_back() {
+        for protocol in Protocol::ALL {
+            assert_eq!(Protocol::from_id(protocol.id()), Some(*protocol));
+            assert_eq!(protocol.to_string().parse(), Ok(*protocol));
+        }
+        assert_eq!((Protocol::from_id(0), Protocol::from_id(9)), (None, None));
+        assert!("paxos".parse::<Protocol>().is_err_and(|error| error.to_string().contains("multi-paxos")));
+    }
+
+    #[test]
+    fn numbers_are_part_of_the_formats() {
+        let ids: Vec<(u8, &str)> = Protocol::ALL.iter().map(|protocol| (protocol.id(), protocol.name())).collect();
+        assert_eq!(ids, [(1, "raft"), (2, "multi-paxos")]);
+    }
 }

@@ -33,16 +33,22 @@ fn reachable(index: Index) -> bool {
 
 fn body_is_plausible(ballot: Ballot, body: &Body) -> bool {
     match body {
-        Body::PreVote { last, membership } => last.stamp < ballot && reachable(last.index) && reachable(*membership),
-        Body::Elect { last, commit, membership, .. } => {
+        Body::PreVote { last, commit, membership, .. } | Body::Elect { last, commit, membership, .. } => {
             last.stamp < ballot && reachable(last.index) && reachable(*commit) && reachable(*membership)
         }
         Body::PreVoteReply { promised, .. } => countable(*promised),
-        Body::ElectReply { promised, suffix_from, suffix, .. } => {
+        Body::ElectReply { promised, last, suffix_from, suffix, .. } => {
             countable(*promised)
+                && reachable(last.index)
                 && reachable(*suffix_from)
                 && are_consecutive(ballot, suffix)
                 && suffix.first().is_none_or(|entry| entry.index == *suffix_from)
+        }
+        Body::FetchLog { from } => reachable(*from),
+        Body::FetchLogReply { from, entries } => {
+            reachable(*from)
+                && are_consecutive(ballot, entries)
+                && entries.first().is_none_or(|entry| entry.index == *from)
         }
         Body::Append { prev, entries, commit, sync_index, confirm_seq } => {
             prev.stamp <= ballot

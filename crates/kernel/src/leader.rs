@@ -26,6 +26,8 @@ use crate::replica::{Replica, RoleState};
 pub(crate) struct Leadership {
     /// Index of the epoch marker, and the end of the log the leader was elected with.
     pub(crate) marker: Index,
+    /// Where sending begins to those of whom nothing is known.
+    pub(crate) resume_from: Index,
     /// Everyone else in any membership that may be in effect.
     pub(crate) peers: BTreeMap<ReplicaId, Progress>,
     /// Number of the last append sent: rises with each, to anyone.
@@ -95,13 +97,14 @@ impl Replica {
 
     /// Leads the promised ballot. The first own entry is the marker: committing it commits everything before it, and
     /// until it is applied this leader answers no read and changes no membership.
-    pub(crate) fn become_leader(&mut self) {
+    pub(crate) fn become_leader(&mut self, resume_from: Index) {
         assert!(self.promised.node == self.node(), "{} cannot lead {}", self.node(), self.promised);
         let marker = self.log.last().next();
         self.leader = Some(self.id());
         self.heard = None;
         self.role = RoleState::Leader(Box::new(Leadership {
             marker,
+            resume_from,
             peers: BTreeMap::new(),
             confirm_seq: 0,
             heartbeat_at: self.now + self.config.heartbeat_interval,
@@ -123,7 +126,7 @@ impl Replica {
     pub(crate) fn sync_peers(&mut self) {
         let own = self.id();
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        let next = leadership.marker.max(self.log.base().index.next());
+        let next = leadership.resume_from.max(self.log.base().index.next());
         let (timeline, now) = (&self.timeline, self.now);
         leadership.peers.retain(|peer, _| timeline.all().any(|membership| membership.contains(*peer)));
         for peer in timeline.all().flat_map(|membership| membership.replicas()).filter(|peer| *peer != own) {

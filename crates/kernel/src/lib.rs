@@ -37,7 +37,7 @@ mod timeless;
 #[cfg(test)]
 mod executor_tests;
 
-pub use config::{Config, Protocol};
+pub use config::{Config, Protocol, UnknownProtocol};
 pub use entry::{Entry, EntryKind, Mark, Position};
 pub use membership::{Member, Membership};
 pub use message::{Body, Message};

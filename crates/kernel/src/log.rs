@@ -161,6 +161,18 @@ impl Log {
         }
     }
 
+    /// The last index such that everything from `from` up to it carries `stamp`; the one before `from` if not even that
+    /// does.
+    pub(crate) fn stamped_until(&self, from: Index, stamp: Ballot) -> Index {
+        let mut until = from.prev();
+        let mut at = self.runs.partition_point(|run| run.first <= from).saturating_sub(1);
+        while from <= self.last && self.runs.get(at).is_some_and(|run| run.stamp == stamp) {
+            at += 1;
+            until = self.runs.get(at).map_or(self.last, |run| run.first.prev());
+        }
+        until
+    }
+
     /// The last index before the stretch of equal stamps that holds `index`: lets a conflict skip a whole ballot.
     pub(crate) fn before_ballot_of(&self, index: Index) -> Index {
         let mut at = self.runs.partition_point(|run| run.first <= index);
@@ -275,6 +287,13 @@ impl Log {
         self.persisted = self.persisted.max(to);
     }
 
+    /// Forgets the entries up to `base`, which must be applied. Whatever stamp the entry there carries, the log starts
+    /// after `base` from now on.
+    pub(crate) fn rebase(&mut self, base: Position) {
+        self.compact(base.index);
+        self.base = base;
+    }
+
     /// Notes that the state machine holds everything up to `to`, and lets old payloads go.
     pub(crate) fn apply_to(&mut self, to: Index) {
         assert!(to <= self.last, "applied {to} past the log's end {}", self.last);
@@ -355,6 +374,17 @@ mod tests {
         assert_eq!(stamps, [Some(0), Some(1), Some(1), Some(2), Some(5), Some(5), None]);
         let before: Vec<_> = (1..=5).map(|index| log.before_ballot_of(Index(index)).0).collect();
         assert_eq!(before, [0, 0, 2, 3, 3]);
+    }
+
+    #[test]
+    fn a_stretch_of_one_stamp_is_found_whatever_its_origins() {
+        let mut log = log(&[1, 1, 4, 4, 2]);
+        log.overwrite(Entry { origin: ballot(3), ..entry(4, 4) });
+        log.check();
+        let until = |from, round| log.stamped_until(Index(from), ballot(round)).0;
+        assert_eq!([until(3, 4), until(4, 4), until(1, 4), until(5, 4), until(6, 4)], [4, 4, 0, 4, 5]);
+        assert_eq!([until(1, 1), until(2, 1), until(5, 2), until(3, 1)], [2, 2, 5, 2]);
+        assert_eq!(Log::new(Position::default()).stamped_until(Index(1), ballot(1)), Index(0));
     }
 
     #[test]

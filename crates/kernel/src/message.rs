@@ -30,6 +30,10 @@ pub enum Body {
     PreVote {
         /// End of the candidate's log.
         last: Position,
+        /// Candidate's accepted ballot (Paxos-Raft).
+        accepted: Ballot,
+        /// Candidate's commit index.
+        commit: Index,
         /// Index of the candidate's membership, so that a removed replica can be told.
         membership: Index,
     },
@@ -65,10 +69,23 @@ pub enum Body {
         commit: Index,
         /// End of the voter's log.
         last: Position,
-        /// First index of `suffix`.
+        /// First index of the entries the policy asks voters for; past `last` if there are none (in Raft, always).
         suffix_from: Index,
-        /// Entries the policy asks voters for (none in Raft).
+        /// Those entries up to `last`, or as many of them as fit a message; the rest is asked for.
         suffix: Vec<Entry>,
+    },
+    /// A candidate asks a voter for more of its log, which does not change until the candidate leads. To ask for what
+    /// lies past the end says that the candidacy still goes on.
+    FetchLog {
+        /// First entry wanted.
+        from: Index,
+    },
+    /// Answer to [`Body::FetchLog`].
+    FetchLogReply {
+        /// First index of `entries`.
+        from: Index,
+        /// As many as fit.
+        entries: Vec<Entry>,
     },
     /// Entries, or none: a heartbeat that also carries the commit index.
     Append {

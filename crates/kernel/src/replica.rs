@@ -19,7 +19,7 @@ use crate::log::Log;
 use crate::membership::{Membership, Timeline};
 use crate::message::{Body, Message};
 use crate::output::Outbox;
-use crate::policy::LogView;
+use crate::policy::{History, LogView};
 use crate::read::Forwards;
 use crate::ready::{Record, Recovered, Refusal, Role, Status};
 
@@ -52,6 +52,8 @@ pub struct Replica {
     pub(crate) leader: Option<ReplicaId>,
     /// Who was granted `promised` by this incarnation, so that a repeated request gets a repeated answer.
     pub(crate) voted_for: Option<ReplicaId>,
+    /// Who was asked to lead in this replica's place, since a leader was last heard.
+    pub(crate) deferred_to: Option<ReplicaId>,
     /// Highest ballot anyone claimed to have promised: a candidacy must be above it.
     pub(crate) learnt: Ballot,
     /// When the leader was last heard. Not known after a restart.
@@ -102,11 +104,18 @@ impl Replica {
         }
         // The state machine may have been flushed before the log. What it holds is committed, so a log that does not
         // reach it, or tells another history there, has nothing to add.
-        if !config.protocol.same_history(log.stamp(mark.position.index), mark.position.stamp) {
+        let history = config.protocol.history(log.stamp(mark.position.index), mark.position.stamp);
+        if history == History::Other {
             log = Log::new(mark.position);
-            out.records.push(Record::Compact { base: mark.position, keep_suffix: false });
         }
         log.apply_to(mark.position.index);
+        if history == History::SuffixOnly {
+            log.rebase(mark.position);
+        }
+        if history != History::Same {
+            let keep_suffix = history == History::SuffixOnly;
+            out.records.push(Record::Compact { base: mark.position, keep_suffix });
+        }
         if log.cached_from() > log.applied().next() {
             let detail = format!("entries {}..{} are missing", log.applied().next(), log.cached_from());
             return Err(Fault::Corrupt { place: "log".into(), detail });
@@ -130,6 +139,7 @@ impl Replica {
             role: RoleState::Follower,
             leader: None,
             voted_for: None,
+            deferred_to: None,
             learnt: promised,
             heard: None,
             election_deadline: now,
@@ -165,16 +175,21 @@ impl Replica {
         }
         let Message { from, ballot, body, .. } = message;
         match body {
-            Body::PreVote { last, membership } => self.on_pre_vote(from, ballot, last, membership),
+            Body::PreVote { last, accepted, commit, membership } => {
+                let claim = crate::policy::Claim { last, accepted, commit };
+                self.on_pre_vote(from, ballot, &claim, membership);
+            }
             Body::PreVoteReply { granted, promised } => self.on_pre_vote_reply(from, ballot, granted, promised),
             Body::Elect { last, accepted, commit, forced, membership } => {
                 let claim = crate::policy::Claim { last, accepted, commit };
                 self.on_elect(from, ballot, &claim, forced, membership);
             }
-            Body::ElectReply { granted, promised, accepted, commit, last, suffix_from: _, suffix } => {
-                let vote = crate::policy::Vote { accepted, commit, last, suffix };
+            Body::ElectReply { granted, promised, accepted, commit: _, last, suffix_from, suffix } => {
+                let vote = crate::policy::Vote { accepted, last, suffix_from, suffix };
                 self.on_elect_reply(from, ballot, granted.then_some(vote), promised);
             }
+            Body::FetchLog { from: first } => self.on_fetch_log(from, ballot, first),
+            Body::FetchLogReply { from: first, entries } => self.on_fetch_log_reply(from, ballot, first, entries),
             Body::Append { prev, entries, commit, sync_index, confirm_seq } => {
                 let append = crate::follower::Append { from, ballot, prev, entries, commit, sync_index, confirm_seq };
                 self.on_append(append);
@@ -336,6 +351,9 @@ impl Replica {
         if self.leader != leader {
             self.leader = leader;
             self.heard = None;
+        }
+        if leader.is_some() {
+            self.deferred_to = None;
         }
         if let RoleState::Leader(leadership) = role {
             self.fail_reads(*leadership);

@@ -7,6 +7,7 @@ use base::{Ballot, Index, Instant};
 use crate::entry::Mark;
 use crate::log::Log;
 use crate::message::Body;
+use crate::policy::History;
 use crate::ready::Record;
 use crate::replica::Replica;
 
@@ -45,7 +46,8 @@ impl Replica {
 
     fn restart_log_at(&mut self, leader: Ballot, mark: Mark) {
         let position = mark.position;
-        let keep_suffix = self.config.protocol.same_history(self.log.stamp(position.index), position.stamp);
+        let keep_suffix =
+            self.config.protocol.history(self.log.stamp(position.index), position.stamp) != History::Other;
         let newest = leader.max(position.stamp).max(mark.max_origin);
         if newest > self.promised {
             self.become_follower(newest, None);
@@ -59,7 +61,7 @@ impl Replica {
         self.applying_bytes = 0;
         if keep_suffix {
             self.log.apply_to(position.index);
-            self.log.compact(position.index);
+            self.log.rebase(position);
         } else {
             self.log = Log::new(position);
             self.durable.restarted(position.index);

@@ -160,6 +160,8 @@ const READ_INDEX_REPLY: u8 = 8;
 const TIMEOUT_NOW: u8 = 9;
 const SNAPSHOT_INSTALLED: u8 = 10;
 const REMOVED: u8 = 11;
+const FETCH_LOG: u8 = 12;
+const FETCH_LOG_REPLY: u8 = 13;
 
 const fn body_tag(body: &Body) -> u8 {
     match body {
@@ -174,13 +176,17 @@ const fn body_tag(body: &Body) -> u8 {
         Body::TimeoutNow { .. } => TIMEOUT_NOW,
         Body::SnapshotInstalled { .. } => SNAPSHOT_INSTALLED,
         Body::Removed { .. } => REMOVED,
+        Body::FetchLog { .. } => FETCH_LOG,
+        Body::FetchLogReply { .. } => FETCH_LOG_REPLY,
     }
 }
 
 fn put_body(out: &mut Vec<u8>, body: &Body) {
     match body {
-        Body::PreVote { last, membership } => {
+        Body::PreVote { last, accepted, commit, membership } => {
             put_position(out, *last);
+            put_ballot(out, *accepted);
+            put_varint(out, commit.0);
             put_varint(out, membership.0);
         }
         Body::PreVoteReply { granted, promised } => {
@@ -225,12 +231,22 @@ fn put_body(out: &mut Vec<u8>, body: &Body) {
         Body::TimeoutNow { last } => put_position(out, *last),
         Body::SnapshotInstalled { position } => put_position(out, *position),
         Body::Removed { index } => put_varint(out, index.0),
+        Body::FetchLog { from } => put_varint(out, from.0),
+        Body::FetchLogReply { from, entries } => {
+            put_varint(out, from.0);
+            put_entries(out, entries);
+        }
     }
 }
 
 fn body(reader: &mut Reader, tag: u8) -> Result<Body, DecodeError> {
     Ok(match tag {
-        PRE_VOTE => Body::PreVote { last: position(reader)?, membership: index(reader)? },
+        PRE_VOTE => Body::PreVote {
+            last: position(reader)?,
+            accepted: ballot(reader)?,
+            commit: index(reader)?,
+            membership: index(reader)?,
+        },
         PRE_VOTE_REPLY => Body::PreVoteReply { granted: flag(reader)?, promised: ballot(reader)? },
         ELECT => Body::Elect {
             last: position(reader)?,
@@ -267,6 +283,8 @@ fn body(reader: &mut Reader, tag: u8) -> Result<Body, DecodeError> {
         TIMEOUT_NOW => Body::TimeoutNow { last: position(reader)? },
         SNAPSHOT_INSTALLED => Body::SnapshotInstalled { position: position(reader)? },
         REMOVED => Body::Removed { index: index(reader)? },
+        FETCH_LOG => Body::FetchLog { from: index(reader)? },
+        FETCH_LOG_REPLY => Body::FetchLogReply { from: index(reader)?, entries: entries(reader)? },
         _ => return Err(reader.error("body tag")),
     })
 }

@@ -44,7 +44,8 @@ fn check(body: Body, tag: u8, bytes: &[u8]) {
 #[test]
 fn messages_have_these_bytes() {
     let ballot = Ballot::new(6, NodeId(2));
-    check(Body::PreVote { last: at(5, 6, 2), membership: Index(4) }, 1, &[5, 6, 2, 4]);
+    let pre_vote = Body::PreVote { last: at(5, 6, 2), accepted: ballot, commit: Index(3), membership: Index(4) };
+    check(pre_vote, 1, &[5, 6, 2, 6, 2, 3, 4]);
     check(Body::PreVoteReply { granted: true, promised: ballot }, 2, &[1, 6, 2]);
     let elect =
         Body::Elect { last: at(5, 6, 2), accepted: Ballot::ZERO, commit: Index(3), forced: true, membership: Index(4) };
@@ -82,6 +83,9 @@ fn messages_have_these_bytes() {
     check(Body::TimeoutNow { last: at(5, 6, 2) }, 9, &[5, 6, 2]);
     check(Body::SnapshotInstalled { position: at(5, 6, 2) }, 10, &[5, 6, 2]);
     check(Body::Removed { index: Index(4) }, 11, &[4]);
+    check(Body::FetchLog { from: Index(4) }, 12, &[4]);
+    let part = Body::FetchLogReply { from: Index(5), entries: vec![entry(5, 6, EntryKind::Command, b"x")] };
+    check(part, 13, &[5, 1, 5, 2, 6, 1, 6, 1, 1, b'x']);
 }
 
 fn membership() -> Membership {
@@ -120,7 +124,7 @@ fn marks_entries_and_changes_have_these_bytes() {
 fn other_versions_protocols_and_tags_are_refused() {
     let mut out = Vec::new();
     encode(&message(Body::ReadIndex { id: ReadId(5) }), &mut out);
-    for (place, value, what) in [(0, 2, "version"), (1, 12, "body tag"), (1, 0, "body tag"), (2, 9, "protocol")] {
+    for (place, value, what) in [(0, 2, "version"), (1, 99, "body tag"), (1, 0, "body tag"), (2, 9, "protocol")] {
         let mut bytes = out.clone();
         bytes[place] = value;
         assert_eq!(decode(bytes.into()).map_err(|error| error.what), Err(what));
@@ -180,7 +184,10 @@ fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
 
 fn any_body() -> impl Strategy<Value = Body> {
     prop_oneof![
-        (any_position(), any::<u64>()).prop_map(|(last, index)| Body::PreVote { last, membership: Index(index) }),
+        (any_position(), any_ballot(), any::<u64>()).prop_map(|(last, accepted, index)| {
+            Body::PreVote { last, accepted, commit: Index(index), membership: Index(index) }
+        }),
+        (any::<u64>(), any_entries()).prop_map(|(from, entries)| Body::FetchLogReply { from: Index(from), entries }),
         (any_position(), any_ballot(), any::<u64>(), any::<bool>()).prop_map(|(last, accepted, commit, forced)| {
             Body::Elect { last, accepted, commit: Index(commit), forced, membership: Index(commit) }
         }),
@@ -220,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_decode_or_are_refused(tag in 0u8..13, bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+    fn any_bytes_decode_or_are_refused(tag in 0u8..15, bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
         let framed: Vec<u8> = [[1, tag, 1].as_slice(), &bytes].concat();
         let _ = decode(framed.into());
         let _ = decode_mark([[1].as_slice(), &bytes].concat().into());

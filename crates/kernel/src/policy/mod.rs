@@ -1,44 +1,50 @@
 //! The points at which consensus protocols differ, each a pure function that matches exhaustively over [`Protocol`].
 //!
-//! | # | point | function | Raft |
-//! |---|---|---|---|
-//! | 1 | ballot of a candidacy | [`Protocol::choose_ballot`] | own promise (or a refused one), round + 1 |
-//! | 2 | who gets a vote | [`Protocol::grant`] | candidate's (last stamp, last index) is not behind mine |
-//! | 3 | what a vote carries | [`Protocol::grant`] | nothing |
-//! | 4 | the log a winner leads with | [`Protocol::build_log`] | its own |
-//! | 5 | which entries it stamps anew | [`Protocol::build_log`] | none, ever |
-//! | 6 | when an append connects | [`Protocol::accept`] | stamp at `prev` equal, or `prev` committed |
-//! | 7 | what an append may overwrite | [`Protocol::accept`] | everything from the first conflict on |
-//! | 8 | what counting replicas commits | [`Protocol::may_commit`] | only entries stamped with the leader's ballot |
-//! | 9 | when proposals open | [`Protocol::accepts_proposals`] | at once |
-//! | 10 | which memberships must elect | [`Protocol::electorate`] | the candidate's latest |
+//! | # | point | function | Raft | Multi-Paxos |
+//! |---|---|---|---|---|
+//! | 1 | ballot of a candidacy | [`Protocol::choose_ballot`] | a round above all it heard of | as Raft |
+//! | 2 | who gets a vote | [`Protocol::grant`] | whose (last stamp, last index) is not behind | anyone |
+//! | 3 | what a vote carries | [`Protocol::grant`] | nothing | entries after the candidate's commit |
+//! | 4 | the log a winner leads with | [`Protocol::build_log`] | its own | per slot the highest stamp |
+//! | 5 | what it stamps anew | [`Protocol::build_log`] | nothing, ever | all after its commit |
+//! | 6 | when an append connects | [`Protocol::accept`] | equal stamps, or committed | leader's stamp, or committed |
+//! | 7 | what an append overwrites | [`Protocol::accept`] | all from a conflict on | its slots; the suffix stays |
+//! | 8 | what counting commits | [`Protocol::may_commit`] | stamps of the leader's ballot | everything |
+//! | 9 | when proposals open | [`Protocol::accepts_proposals`] | at once | at once |
+//! | 10 | memberships that elect | [`Protocol::electorate`] | the candidate's latest | all not committed |
+//! | 11 | what a stamp tells later | [`Protocol::history`] | the whole prefix | the slot, its prefix if committed |
 //!
 //! Functions see a [`LogView`] and return a plan; the kernel executes plans and is the only writer of state. Points
-//! interact (2 with 8, 5 with 7), which is why they sit in one table and not behind a trait. The executor already
-//! follows every part of a plan, also those Raft never asks for.
+//! interact (2 with 8, 5 with 7 and 11), which is why they sit in one table and not behind a trait.
 
 use std::collections::BTreeMap;
 
+use base::limits::APPEND_ENTRIES_MAX;
+use base::planted::{Defect, planted};
 use base::{Ballot, Index, NodeId, ReplicaId};
 
 use crate::config::Protocol;
 use crate::entry::{Entry, Position};
 use crate::log::Log;
 
+mod multi_paxos;
 mod raft;
 
+/// A candidate whose log ends so many entries before a voter's asks that voter to lead, before it fetches the rest.
+const LAG_ENTRIES_MAX: u64 = 4 * APPEND_ENTRIES_MAX as u64;
+
 /// What a policy may look at.
-#[expect(dead_code, reason = "Raft looks at less than the other protocols do")]
 pub(crate) struct LogView<'a> {
     pub(crate) log: &'a Log,
+    #[expect(dead_code, reason = "only Paxos-Raft looks at it")]
     pub(crate) accepted: Ballot,
     pub(crate) commit: Index,
 }
 
 /// A candidate's claim.
-#[expect(dead_code, reason = "Raft looks at less than the other protocols do")]
 pub(crate) struct Claim {
     pub(crate) last: Position,
+    #[expect(dead_code, reason = "only Paxos-Raft looks at it")]
     pub(crate) accepted: Ballot,
     pub(crate) commit: Index,
 }
@@ -48,20 +54,47 @@ pub(crate) struct Claim {
 pub(crate) enum Grant {
     /// No vote. Always safe.
     Refuse,
-    /// A vote, with the voter's entries from this index on, if any are asked for.
+    /// A vote, with the voter's entries from this index on, if any are asked for. They must be in memory.
     Give {
         /// First entry to send along.
         suffix_from: Option<Index>,
     },
 }
 
-/// A vote as received, with whatever point 3 made it carry.
+/// A vote as received, with whatever point 3 made it carry. What does not fit a message follows in more of them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Vote {
     pub(crate) accepted: Ballot,
-    pub(crate) commit: Index,
     pub(crate) last: Position,
+    /// Where the entries asked for begin; past the end of the voter's log if none are.
+    pub(crate) suffix_from: Index,
     pub(crate) suffix: Vec<Entry>,
+}
+
+impl Vote {
+    /// The first index whose entry has not arrived.
+    pub(crate) fn next(&self) -> Index {
+        Index(self.suffix_from.0 + self.suffix.len() as u64)
+    }
+
+    /// Whether all entries have arrived. Only then does the vote count: it says nothing about the others.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.next() > self.last.index
+    }
+
+    /// The voter's entry at `index`, if the vote carries it.
+    pub(crate) fn at(&self, index: Index) -> Option<&Entry> {
+        self.suffix.get(usize::try_from(index.0.checked_sub(self.suffix_from.0)?).ok()?)
+    }
+}
+
+/// The vote that carries what follows `index`. Without a part of it, it would say nothing about the slots left out: if
+/// they are no longer in memory there is no vote.
+fn suffix_after(log: &Log, index: Index) -> Grant {
+    match index.next() {
+        from if from < log.cached_from() => Grant::Refuse,
+        from => Grant::Give { suffix_from: (from <= log.last()).then_some(from) },
+    }
 }
 
 /// Points 4 and 5: how a winner's log comes about.
@@ -69,7 +102,7 @@ pub(crate) struct Vote {
 pub(crate) struct LogPlan {
     /// Own entries up to here stay; those above go.
     pub(crate) keep_to: Index,
-    /// Entries of voters, consecutive, after `keep_to`.
+    /// Entries of voters, consecutive: they replace what the log has at their indexes, and follow its end.
     pub(crate) adopt: Vec<Entry>,
     /// From here to the end of the resulting log every slot is stamped with the new ballot.
     pub(crate) restamp_from: Option<Index>,
@@ -106,7 +139,6 @@ pub(crate) enum AcceptPlan {
 }
 
 /// An append as a policy sees it.
-#[expect(dead_code, reason = "Raft looks at less than the other protocols do")]
 pub(crate) struct AppendView<'a> {
     pub(crate) ballot: Ballot,
     pub(crate) prev: Position,
@@ -130,15 +162,25 @@ pub(crate) enum Electorate {
     Latest,
     /// A quorum of the membership at the candidate's commit index and of every later one in the log it would lead
     /// with: a candidate with a stale log must not win under a membership that has been replaced.
-    #[expect(dead_code, reason = "only protocols in which a stale log may win ask for it")]
     AllUncommitted,
+}
+
+/// Point 11: how far a log can be trusted at whose applied end, or at a snapshot's, its stamp is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum History {
+    /// Its entries up to there are the decided ones.
+    Same,
+    /// Those up to there may be others and must never be sent to anyone; those after it are acceptances that count.
+    SuffixOnly,
+    /// It does not reach so far, or it contradicts what is decided: nothing in it counts.
+    Other,
 }
 
 impl Protocol {
     /// Point 1. `learnt` is the highest promise heard of, also from refusals.
     pub(crate) fn choose_ballot(self, promised: Ballot, learnt: Ballot, node: NodeId) -> Ballot {
         match self {
-            Self::Raft => raft::choose_ballot(promised, learnt, node),
+            Self::Raft | Self::MultiPaxos => Ballot::new(promised.max(learnt).round + 1, node),
         }
     }
 
@@ -146,13 +188,25 @@ impl Protocol {
     pub(crate) fn grant(self, me: &LogView<'_>, claim: &Claim) -> Grant {
         match self {
             Self::Raft => raft::grant(me, claim),
+            Self::MultiPaxos => multi_paxos::grant(me, claim),
         }
     }
 
-    /// Points 4 and 5. `votes` holds the votes of others.
-    pub(crate) fn build_log(self, me: &LogView<'_>, votes: &BTreeMap<ReplicaId, Vote>, ballot: Ballot) -> LogPlan {
+    /// Whether a candidate that gets this vote should let the voter lead. A hint: it asks once, and if that leads to
+    /// nothing it fetches what it lacks.
+    pub(crate) fn defers_to(self, me: &LogView<'_>, vote: &Vote) -> bool {
+        match self {
+            // The voter's log may be longer, but it is not newer.
+            Self::Raft => false,
+            Self::MultiPaxos => vote.last.index.0 > me.log.last().0 + LAG_ENTRIES_MAX,
+        }
+    }
+
+    /// Points 4 and 5. `votes` holds the complete votes of others.
+    pub(crate) fn build_log(self, me: &LogView<'_>, votes: &BTreeMap<ReplicaId, &Vote>, ballot: Ballot) -> LogPlan {
         match self {
             Self::Raft => raft::build_log(me, votes, ballot),
+            Self::MultiPaxos => multi_paxos::build_log(me, votes, ballot),
         }
     }
 
@@ -160,6 +214,7 @@ impl Protocol {
     pub(crate) fn accept(self, me: &LogView<'_>, append: &AppendView<'_>) -> AcceptPlan {
         match self {
             Self::Raft => raft::accept(me, append),
+            Self::MultiPaxos => multi_paxos::accept(me, append),
         }
     }
 
@@ -167,13 +222,15 @@ impl Protocol {
     pub(crate) fn may_commit(self, stamp: Ballot, ballot: Ballot) -> bool {
         match self {
             Self::Raft => stamp == ballot,
+            // Whoever matched it accepted it in this ballot.
+            Self::MultiPaxos => true,
         }
     }
 
     /// Point 9.
     pub(crate) fn accepts_proposals(self, phase: LeaderPhase) -> bool {
         match (self, phase) {
-            (Self::Raft, LeaderPhase::Syncing | LeaderPhase::Active) => true,
+            (Self::Raft | Self::MultiPaxos, LeaderPhase::Syncing | LeaderPhase::Active) => true,
         }
     }
 
@@ -181,14 +238,26 @@ impl Protocol {
     pub(crate) fn electorate(self) -> Electorate {
         match self {
             Self::Raft => Electorate::Latest,
+            Self::MultiPaxos if planted(Defect::NoFixpoint) => Electorate::Latest,
+            Self::MultiPaxos => Electorate::AllUncommitted,
         }
     }
 
-    /// Whether a log whose entry at a committed index carries `ours` agrees with the history in which it carries
-    /// `theirs`. Depends on what a stamp means (points 5 and 7).
-    pub(crate) fn same_history(self, ours: Option<Ballot>, theirs: Ballot) -> bool {
+    /// Point 11: what a log knows whose entry at an index carries `ours` (nothing: it ends before), while the state
+    /// machine or a snapshot holds that index with the stamp `theirs`.
+    pub(crate) fn history(self, ours: Option<Ballot>, theirs: Ballot) -> History {
+        match (self, ours) {
+            (_, Some(stamp)) if stamp == theirs => History::Same,
+            (_, None) | (Self::Raft, Some(_)) => History::Other,
+            (Self::MultiPaxos, Some(_)) => History::SuffixOnly,
+        }
+    }
+
+    /// Whether an entry keeps one stamp wherever it is, so that decided logs agree in their stamps, too.
+    pub(crate) fn keeps_stamps(self) -> bool {
         match self {
-            Self::Raft => ours == Some(theirs),
+            Self::Raft => true,
+            Self::MultiPaxos => false,
         }
     }
 }

@@ -6,16 +6,11 @@
 use std::collections::BTreeMap;
 
 use base::planted::{Defect, planted};
-use base::{Ballot, Index, NodeId, ReplicaId};
+use base::{Ballot, Index, ReplicaId};
 
 use super::{AcceptPlan, AppendView, Claim, Grant, LogPlan, LogView, Vote};
 use crate::entry::Position;
 use crate::log::Log;
-
-/// One round above everything heard of; the node makes it unique.
-pub(super) fn choose_ballot(promised: Ballot, learnt: Ballot, node: NodeId) -> Ballot {
-    Ballot::new(promised.max(learnt).round + 1, node)
-}
 
 /// Thesis 3.6.1: the stamp decides, the length only among equal stamps. The other way round a long log of a deposed
 /// leader would win over a short one that holds committed entries.
@@ -30,7 +25,7 @@ pub(super) fn grant(me: &LogView<'_>, claim: &Claim) -> Grant {
 }
 
 /// The winner's own log already holds every committed entry (Leader Completeness, thesis 3.6.3).
-pub(super) fn build_log(me: &LogView<'_>, _votes: &BTreeMap<ReplicaId, Vote>, _ballot: Ballot) -> LogPlan {
+pub(super) fn build_log(me: &LogView<'_>, _votes: &BTreeMap<ReplicaId, &Vote>, _ballot: Ballot) -> LogPlan {
     LogPlan { keep_to: me.log.last(), adopt: Vec::new(), restamp_from: None, accepted: None, fetch_from: None }
 }
 
@@ -64,8 +59,7 @@ pub(super) fn accept(me: &LogView<'_>, append: &AppendView<'_>) -> AcceptPlan {
 }
 
 /// Where the leader should try next (thesis 3.5, end): the last entry up to `prev` whose stamp is not above the
-/// leader's
-/// there. What is skipped carries stamps the leader cannot have at that place; the leader in turn skips what carries
+/// leader's there. What is skipped carries stamps the leader cannot have at that place; the leader in turn skips what carries
 /// stamps above the one named, so each side passes over whole ballots.
 fn hint(log: &Log, commit: Index, prev: Position) -> Position {
     let mut index = prev.index.min(log.last());
@@ -77,6 +71,7 @@ fn hint(log: &Log, commit: Index, prev: Position) -> Position {
 
 #[cfg(test)]
 mod tests {
+    use base::NodeId;
     use bytes::Bytes;
 
     use super::*;

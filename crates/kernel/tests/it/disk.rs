@@ -21,7 +21,8 @@ impl Image {
     pub(crate) fn apply(&mut self, record: &Record) {
         match record {
             Record::Hard { promised, accepted, commit } => {
-                assert!(*promised >= self.promised, "promise goes back from {} to {promised}", self.promised);
+                assert!(*promised >= self.promised, "I2: promise goes back from {} to {promised}", self.promised);
+                assert!(*accepted >= self.accepted, "I2: acceptance goes back from {} to {accepted}", self.accepted);
                 (self.promised, self.accepted, self.commit) = (*promised, *accepted, *commit);
             }
             Record::Append(entries) => {
@@ -55,6 +56,15 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Whether both hold the same. Stamps of decided entries need not agree in every protocol.
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        let what = |machine: &Self| {
+            let Mark { position, max_origin, membership } = machine.mark.clone();
+            (position.index, max_origin, membership)
+        };
+        what(self) == what(other) && self.commands == other.commands
+    }
+
     pub(crate) fn apply(&mut self, committed: &[Committed], mark: Mark) {
         for Committed { entry, effective } in committed {
             if *effective && entry.kind == EntryKind::Command {

@@ -1,8 +1,9 @@
 //! Golden traces. A script under `testscripts/` is a sequence of blocks: commands, a line `---`, and the trace they
-//! must
-//! leave. `REWRITE_TRACES=1 cargo test -p kernel` writes the traces anew; commit a changed one only when you can
-//! explain
-//! it.
+//! must leave. `REWRITE_TRACES=1 cargo test -p kernel` writes the traces anew; commit a changed one only when you can
+//! explain it.
+//!
+//! The directory says which protocol runs the script: one by its name, or `all` of them. Where their traces differ, a
+//! block has several: `--- raft zab` begins the one that these two must leave.
 //!
 //! Every block runs against one cluster with a perfect disk and a network that delivers nothing unasked. Commands are
 //! listed in [`Script::command`].
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use base::{Index, ReplicaId};
 use bytes::Bytes;
-use kernel::{Member, Membership, Message, ReadId, Refusal};
+use kernel::{Member, Membership, Message, Protocol, ReadId, Refusal};
 
 use crate::disk::Machine;
 use crate::invariants::Invariants;
@@ -48,9 +49,9 @@ fn members(words: &[&str], name: &str) -> Vec<Member> {
 }
 
 impl Script {
-    fn new() -> Self {
+    fn new(protocol: Protocol) -> Self {
         Self {
-            world: World::new(7),
+            world: World::new(protocol, 7),
             invariants: Invariants::default(),
             kept: BTreeMap::new(),
             snapshots: BTreeMap::new(),
@@ -292,30 +293,56 @@ impl Script {
     }
 }
 
-/// Runs the blocks of a script; returns it with the traces it left.
-fn run(text: &str) -> String {
-    let mut script = Script::new();
-    let mut result = String::new();
-    let mut trace = String::new();
+/// The commands of each block, comments and blank lines included. The traces are left out.
+fn blocks(text: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
     let mut in_trace = false;
     for line in text.lines() {
-        if in_trace {
-            if line.trim().is_empty() {
-                in_trace = false;
-                result.push('\n');
-            }
-            continue;
-        }
-        result.push_str(line);
-        result.push('\n');
-        if line == "---" {
-            result.push_str(&std::mem::take(&mut trace));
+        if in_trace && line.trim().is_empty() {
+            in_trace = false;
+            blocks.push("\n".into());
+        } else if !in_trace && line.starts_with("---") {
             in_trace = true;
-        } else if !line.trim().is_empty() && !line.starts_with('#') {
-            script.command(line, &mut trace);
+        } else if !in_trace {
+            blocks.last_mut().expect("never empty").extend([line, "\n"]);
         }
     }
-    assert!(trace.is_empty(), "commands without a --- after them");
+    assert!(in_trace, "commands without a --- after them");
+    blocks
+}
+
+/// The trace of each block under a protocol.
+fn play(blocks: &[String], protocol: Protocol) -> Vec<String> {
+    let mut script = Script::new(protocol);
+    let play = |block: &String| {
+        let mut trace = String::new();
+        let commands = block.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        commands.for_each(|line| script.command(line, &mut trace));
+        trace
+    };
+    blocks.iter().map(play).collect()
+}
+
+/// Runs a script under each protocol; returns it with the traces they left.
+fn run(text: &str, protocols: &[Protocol]) -> String {
+    let blocks = blocks(text);
+    let traces: Vec<Vec<String>> = protocols.iter().map(|protocol| play(&blocks, *protocol)).collect();
+    let mut result = String::new();
+    for (number, block) in blocks.iter().enumerate() {
+        result += block;
+        let mut different: Vec<(&String, Vec<&str>)> = Vec::new();
+        for (protocol, traces) in protocols.iter().zip(&traces) {
+            match different.iter_mut().find(|(trace, _)| **trace == traces[number]) {
+                Some((_, names)) => names.push(protocol.name()),
+                None => different.push((&traces[number], vec![protocol.name()])),
+            }
+        }
+        let agree = different.len() == 1;
+        for (trace, names) in different {
+            let names = if agree { String::new() } else { format!(" {}", names.join(" ")) };
+            result += &format!("---{names}\n{trace}");
+        }
+    }
     result
 }
 
@@ -343,7 +370,11 @@ fn scripts_leave_the_traces_they_promise() {
         let text = std::fs::read_to_string(&path).expect("readable");
         assert!(text.starts_with('#'), "{} does not say what it shows", path.display());
         let name = path.strip_prefix(&root).expect("found below").display().to_string();
-        let Ok(actual) = std::panic::catch_unwind(|| run(&text)) else {
+        let directory = name.split('/').next().expect("never empty");
+        let one = directory.parse::<Protocol>().map(|protocol| vec![protocol]);
+        let protocols = one.unwrap_or_else(|_| Protocol::ALL.to_vec());
+        assert!(protocols.len() == 1 || directory == "all", "{name} is under no protocol's name");
+        let Ok(actual) = std::panic::catch_unwind(|| run(&text, &protocols)) else {
             wrong.push(format!("{name}: broke"));
             continue;
         };

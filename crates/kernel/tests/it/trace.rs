@@ -1,8 +1,7 @@
 //! How a trace is written down: one line per event.
 //!
 //! `n1@2.n1 -> n2 Append 3@1.n1 [4@2.n1 a, 5@2.n1 *] commit=3 #7` is: node 1, speaking in ballot (round 2, node 1),
-//! sends
-//! node 2 entries 4 (command `a`) and 5 (a marker) that follow entry 3 of ballot (1, n1); 7 is the confirmation number.
+//! sends node 2 entries 4 (command `a`) and 5 (a marker) that follow entry 3 of ballot (1, n1); 7 is the confirmation number.
 
 use kernel::{Body, Entry, EntryKind, Membership, Message, Position, Record};
 
@@ -36,13 +35,22 @@ pub(crate) fn message(message: &Message) -> String {
 
 fn body(body: &Body) -> String {
     match body {
-        Body::PreVote { last, membership } => format!("PreVote last={} members@{membership}", position(*last)),
+        Body::PreVote { last, membership, .. } => format!("PreVote last={} members@{membership}", position(*last)),
         Body::PreVoteReply { granted, promised } => format!("PreVoteReply {} promised={promised}", yes(*granted)),
         Body::Elect { last, commit, forced, membership, .. } => {
             let forced = if *forced { " forced" } else { "" };
             format!("Elect last={} commit={commit}{forced} members@{membership}", position(*last))
         }
-        Body::ElectReply { granted, promised, .. } => format!("ElectReply {} promised={promised}", yes(*granted)),
+        Body::ElectReply { granted, promised, suffix_from, suffix, last, .. } => {
+            let suffix = match suffix.last() {
+                None => String::new(),
+                Some(end) if end.index == last.index => format!(" with [{}]", entries(suffix)),
+                Some(_) => format!(" with {suffix_from}..{} up to {}", entries(suffix), last.index),
+            };
+            format!("ElectReply {} promised={promised}{suffix}", yes(*granted))
+        }
+        Body::FetchLog { from } => format!("FetchLog from {from}"),
+        Body::FetchLogReply { from, entries } => format!("FetchLogReply from {from} [{}]", self::entries(entries)),
         Body::Append { prev, entries, commit, confirm_seq, .. } => {
             format!("Append {} [{}] commit={commit} #{confirm_seq}", position(*prev), self::entries(entries))
         }
