@@ -311,8 +311,7 @@ impl Replica {
     pub(crate) fn lead_with(&mut self, plan: LogPlan) {
         let ballot = self.promised;
         if let Some(accepted) = plan.accepted {
-            self.accepted = accepted;
-            self.record_hard();
+            self.accept_in(accepted);
         }
         if plan.keep_to < self.log.last() {
             self.cut_log(plan.keep_to.next());

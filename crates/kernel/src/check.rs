@@ -16,6 +16,7 @@ impl Replica {
         assert!(self.commit <= last, "commit {} past last {last}", self.commit);
         let newest = self.log.last_position().stamp;
         assert!(newest <= self.promised, "entry of {newest} above promise {}", self.promised);
+        assert!(self.accepted <= self.promised, "accepted {} above promise {}", self.accepted, self.promised);
         assert!(self.promised <= self.learnt, "promise {} above anything learnt", self.promised);
         if self.config.protocol.keeps_stamps() {
             let mark = self.timeline.mark().position;

@@ -14,11 +14,13 @@ pub enum Protocol {
     Raft = 1,
     /// Multi-Paxos (Lamport 1998) over one log.
     MultiPaxos = 2,
+    /// Raft's log with Paxos's freedom to choose a leader, in the manner of Raft* (Wang et al. 2019).
+    PaxosRaft = 4,
 }
 
 impl Protocol {
     /// Every protocol, by number.
-    pub const ALL: &[Self] = &[Self::Raft, Self::MultiPaxos];
+    pub const ALL: &[Self] = &[Self::Raft, Self::MultiPaxos, Self::PaxosRaft];
 
     /// The name on command lines and in reports.
     #[must_use]
@@ -26,6 +28,7 @@ impl Protocol {
         match self {
             Self::Raft => "raft",
             Self::MultiPaxos => "multi-paxos",
+            Self::PaxosRaft => "paxos-raft",
         }
     }
 
@@ -106,6 +109,6 @@ mod tests {
     #[test]
     fn numbers_are_part_of_the_formats() {
         let ids: Vec<(u8, &str)> = Protocol::ALL.iter().map(|protocol| (protocol.id(), protocol.name())).collect();
-        assert_eq!(ids, [(1, "raft"), (2, "multi-paxos")]);
+        assert_eq!(ids, [(1, "raft"), (2, "multi-paxos"), (4, "paxos-raft")]);
     }
 }

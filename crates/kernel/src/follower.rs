@@ -26,6 +26,14 @@ pub(crate) struct Append {
     pub(crate) confirm_seq: u64,
 }
 
+/// Consecutive entries after `prev`, from the leader of the promised ballot. At most as many as the log they will
+/// replace.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Staged {
+    prev: Position,
+    entries: Vec<Entry>,
+}
+
 impl Replica {
     /// Handles an append, empty or not.
     pub(crate) fn on_append(&mut self, mut append: Append) {
@@ -48,6 +56,11 @@ impl Replica {
         if self.log.unapplied_bytes() + payload > UNAPPLIED_BYTES_MAX && self.log.unapplied_bytes() > 0 {
             append.entries.clear();
         }
+        let is_heartbeat = append.entries.is_empty();
+        let append = match self.join_staged(append) {
+            Ok(append) => append,
+            Err((append, hint)) => return self.reject_append(&append, hint),
+        };
         let view = AppendView {
             ballot: append.ballot,
             prev: append.prev,
@@ -57,16 +70,22 @@ impl Replica {
         match self.config.protocol.accept(&self.view(), &view) {
             AcceptPlan::Contradiction => self.suspicious += 1,
             AcceptPlan::Reject { hint } => self.reject_append(&append, hint),
+            AcceptPlan::Stage => {
+                let received = Index(append.prev.index.0 + append.entries.len() as u64);
+                let hint = Position { index: received, stamp: append.ballot };
+                let (from, ballot, confirm_seq) = (append.from, append.ballot, append.confirm_seq);
+                self.staged = Some(Staged { prev: append.prev, entries: append.entries });
+                // What is decided is the leader's as well; of the rest nothing is accepted in its ballot.
+                self.acknowledge(from, ballot, self.commit, hint, confirm_seq, is_heartbeat);
+            }
             AcceptPlan::Write { truncate_from, skip, restamp, accepted, matched } => {
                 if let Some(accepted) = accepted.filter(|accepted| *accepted != self.accepted) {
-                    self.accepted = accepted;
-                    self.record_hard();
+                    self.accept_in(accepted);
                 }
                 let rest = Some(matched.next()).filter(|from| *from > self.commit && *from <= self.log.last());
                 if let Some(from) = truncate_from.or(rest.filter(|_| planted(Defect::TruncateMatching))) {
                     self.cut_log(from);
                 }
-                let is_heartbeat = append.entries.is_empty();
                 let mut entries = append.entries;
                 entries.drain(..skip);
                 if let Some(stamp) = restamp {
@@ -76,9 +95,27 @@ impl Replica {
                 let verified = if planted(Defect::CommitUnverified) { self.log.last() } else { matched };
                 self.follow_commit(append.commit.min(verified));
                 let matched = matched.min(self.log.last());
-                self.acknowledge(append.from, append.ballot, matched, append.confirm_seq, is_heartbeat);
+                let hint = Position::default();
+                self.acknowledge(append.from, append.ballot, matched, hint, append.confirm_seq, is_heartbeat);
             }
         }
+    }
+
+    /// Puts what is staged before the append, if it connects there; else says where it would.
+    fn join_staged(&mut self, mut append: Append) -> Result<Append, (Append, Position)> {
+        let Some(mut staged) = self.staged.take_if(|staged| append.prev.index >= staged.prev.index) else {
+            return Ok(append);
+        };
+        let offset = usize::try_from(append.prev.index.0 - staged.prev.index.0).unwrap_or(usize::MAX);
+        let Some(overlap) = staged.entries.len().checked_sub(offset) else {
+            let end = Index(staged.prev.index.0 + staged.entries.len() as u64);
+            let hint = Position { index: end, stamp: append.ballot };
+            self.staged = Some(staged);
+            return Err((append, hint));
+        };
+        // A leader's log only grows: where both have entries they are the same.
+        staged.entries.extend(append.entries.drain(overlap.min(append.entries.len())..));
+        Ok(Append { prev: staged.prev, entries: staged.entries, ..append })
     }
 
     /// Takes over the leader's commit index as far as the logs were compared.
@@ -92,9 +129,17 @@ impl Replica {
     /// Acknowledges up to `matched` when that is durable. A heartbeat is answered at once, for what is durable
     /// already: it may carry a read confirmation, which rests on the promise alone, and the entries before it have
     /// acknowledgements of their own under way.
-    fn acknowledge(&mut self, to: ReplicaId, ballot: Ballot, matched: Index, confirm_seq: u64, is_heartbeat: bool) {
+    fn acknowledge(
+        &mut self,
+        to: ReplicaId,
+        ballot: Ballot,
+        matched: Index,
+        hint: Position,
+        confirm_seq: u64,
+        is_heartbeat: bool,
+    ) {
         let promised = self.promised;
-        let reply = |matched| Body::AppendReply { ok: true, matched, hint: Position::default(), promised, confirm_seq };
+        let reply = |matched| Body::AppendReply { ok: true, matched, hint, promised, confirm_seq };
         let promise_is_durable = self.durable.promised() == self.promised;
         if planted(Defect::EarlyAppendAck) {
             self.send(to, ballot, reply(matched));

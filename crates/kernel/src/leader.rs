@@ -195,13 +195,13 @@ impl Replica {
         peer.heard = self.now;
         peer.confirmed = peer.confirmed.max(reply.confirm_seq);
         if reply.ok {
-            if peer.acknowledged(reply.matched, base) {
+            if peer.acknowledged(reply.matched, reply.hint.index.min(last), base) {
                 self.advance_commit();
                 self.maybe_hand_over();
             }
         } else {
             let meeting = meeting_point(&self.log, reply.hint);
-            if planted(Defect::MatchOnReject) && peer.acknowledged(meeting, base) {
+            if planted(Defect::MatchOnReject) && peer.acknowledged(meeting, Index(0), base) {
                 self.advance_commit();
             } else {
                 peer.rejected(meeting, reply.confirm_seq);

@@ -314,6 +314,11 @@ impl Log {
         self.evict();
     }
 
+    /// Takes back that anything after `to` is durable as it is.
+    pub(crate) fn unpersist(&mut self, to: Index) {
+        self.persisted = self.persisted.min(to);
+    }
+
     fn evict(&mut self) {
         let upto = self.applied.min(self.persisted);
         while self.cached_bytes > ENTRY_CACHE_BYTES_MAX {

@@ -111,17 +111,18 @@ impl Progress {
     }
 
     /// The follower holds everything up to `matched`, which `log_base` still allows to be followed up; true if that
-    /// is news.
-    pub(crate) fn acknowledged(&mut self, matched: Index, log_base: Index) -> bool {
+    /// is news. It has received what follows up to `received`, which counts for nothing but need not be sent again.
+    pub(crate) fn acknowledged(&mut self, matched: Index, received: Index, log_base: Index) -> bool {
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
-        while let Some((_, bytes)) = self.inflight.pop_front_if(|(last, _)| *last <= matched) {
+        let received = self.matched.max(received);
+        while let Some((_, bytes)) = self.inflight.pop_front_if(|(last, _)| *last <= received) {
             self.inflight_bytes -= bytes;
         }
         if self.mode != Mode::Replicate && (self.mode != Mode::Snapshot || self.matched >= log_base) {
-            self.restart(Mode::Replicate, self.matched.next());
+            self.restart(Mode::Replicate, received.next());
         }
-        self.seek(self.next.max(self.matched.next()));
+        self.seek(self.next.max(received.next()));
         news
     }
 

@@ -14,6 +14,7 @@ use base::{Ballot, Fault, Index, Instant, NodeId, Prng, ReplicaId};
 use crate::candidate::{Candidacy, Poll};
 use crate::config::Config;
 use crate::durable::Durability;
+use crate::follower::Staged;
 use crate::leader::Leadership;
 use crate::log::Log;
 use crate::membership::{Membership, Timeline};
@@ -63,6 +64,8 @@ pub struct Replica {
     pub(crate) removed: Option<Index>,
     /// Where replicas outside the membership live that spoke to us.
     pub(crate) contacts: BTreeMap<ReplicaId, NodeId>,
+    /// Paxos-Raft: entries of the leader that do not cover the log yet.
+    pub(crate) staged: Option<Staged>,
     pub(crate) durable: Durability,
     pub(crate) forwards: Forwards,
     pub(crate) out: Outbox,
@@ -145,6 +148,7 @@ impl Replica {
             election_deadline: now,
             removed: None,
             contacts: BTreeMap::new(),
+            staged: None,
             durable: Durability::new(promised),
             forwards: Forwards::new(config.seed),
             out,
@@ -342,6 +346,15 @@ impl Replica {
         self.out.records.push(Record::Hard { promised: self.promised, accepted: self.accepted, commit });
     }
 
+    /// Moves the accepted ballot: the whole log counts as accepted in `ballot` now. Not before that is durable, though,
+    /// so no acknowledgement, and not the own copy either, may rest on entries that were durable before.
+    pub(crate) fn accept_in(&mut self, ballot: Ballot) {
+        self.accepted = ballot;
+        self.record_hard();
+        self.log.unpersist(self.commit);
+        self.durable.rewritten(self.commit.next());
+    }
+
     /// Gives up whatever role there is and follows `ballot`, led by `leader` if that is known.
     pub(crate) fn become_follower(&mut self, ballot: Ballot, leader: Option<ReplicaId>) {
         if ballot > self.promised {
@@ -358,6 +371,7 @@ impl Replica {
         if let RoleState::Leader(leadership) = role {
             self.fail_reads(*leadership);
         }
+        self.staged = None;
         self.fail_forwards();
         self.reset_election_timer();
     }

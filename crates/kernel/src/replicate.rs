@@ -90,7 +90,7 @@ impl Replica {
         let RoleState::Leader(leadership) = &mut self.role else { return };
         let Some(peer) = leadership.peers.get_mut(&from) else { return };
         peer.heard = self.now;
-        if peer.acknowledged(position.index, base) {
+        if peer.acknowledged(position.index, Index(0), base) {
             self.advance_commit();
             self.maybe_hand_over();
         }

@@ -57,6 +57,7 @@ impl Replica {
         }
         let before = self.timeline.at(self.commit).clone();
         self.commit = self.commit.max(position.index);
+        self.staged = None;
         self.applying.clear();
         self.applying_bytes = 0;
         if keep_suffix {

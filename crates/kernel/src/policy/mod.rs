@@ -28,6 +28,7 @@ use crate::entry::{Entry, Position};
 use crate::log::Log;
 
 mod multi_paxos;
+mod paxos_raft;
 mod raft;
 
 /// A candidate whose log ends so many entries before a voter's asks that voter to lead, before it fetches the rest.
@@ -36,7 +37,6 @@ const LAG_ENTRIES_MAX: u64 = 4 * APPEND_ENTRIES_MAX as u64;
 /// What a policy may look at.
 pub(crate) struct LogView<'a> {
     pub(crate) log: &'a Log,
-    #[expect(dead_code, reason = "only Paxos-Raft looks at it")]
     pub(crate) accepted: Ballot,
     pub(crate) commit: Index,
 }
@@ -44,7 +44,6 @@ pub(crate) struct LogView<'a> {
 /// A candidate's claim.
 pub(crate) struct Claim {
     pub(crate) last: Position,
-    #[expect(dead_code, reason = "only Paxos-Raft looks at it")]
     pub(crate) accepted: Ballot,
     pub(crate) commit: Index,
 }
@@ -120,6 +119,8 @@ pub(crate) enum AcceptPlan {
         /// Where to try.
         hint: Position,
     },
+    /// It connects but does not cover what it would replace: it is kept in memory until more of it has come.
+    Stage,
     /// It contradicts an entry that is committed here. No correct leader sends this.
     Contradiction,
     /// It connects.
@@ -180,7 +181,7 @@ impl Protocol {
     /// Point 1. `learnt` is the highest promise heard of, also from refusals.
     pub(crate) fn choose_ballot(self, promised: Ballot, learnt: Ballot, node: NodeId) -> Ballot {
         match self {
-            Self::Raft | Self::MultiPaxos => Ballot::new(promised.max(learnt).round + 1, node),
+            Self::Raft | Self::MultiPaxos | Self::PaxosRaft => Ballot::new(promised.max(learnt).round + 1, node),
         }
     }
 
@@ -189,6 +190,7 @@ impl Protocol {
         match self {
             Self::Raft => raft::grant(me, claim),
             Self::MultiPaxos => multi_paxos::grant(me, claim),
+            Self::PaxosRaft => paxos_raft::grant(me, claim),
         }
     }
 
@@ -198,7 +200,7 @@ impl Protocol {
         match self {
             // The voter's log may be longer, but it is not newer.
             Self::Raft => false,
-            Self::MultiPaxos => vote.last.index.0 > me.log.last().0 + LAG_ENTRIES_MAX,
+            Self::MultiPaxos | Self::PaxosRaft => vote.last.index.0 > me.log.last().0 + LAG_ENTRIES_MAX,
         }
     }
 
@@ -207,6 +209,7 @@ impl Protocol {
         match self {
             Self::Raft => raft::build_log(me, votes, ballot),
             Self::MultiPaxos => multi_paxos::build_log(me, votes, ballot),
+            Self::PaxosRaft => paxos_raft::build_log(me, votes, ballot),
         }
     }
 
@@ -215,6 +218,7 @@ impl Protocol {
         match self {
             Self::Raft => raft::accept(me, append),
             Self::MultiPaxos => multi_paxos::accept(me, append),
+            Self::PaxosRaft => paxos_raft::accept(me, append),
         }
     }
 
@@ -223,14 +227,14 @@ impl Protocol {
         match self {
             Self::Raft => stamp == ballot,
             // Whoever matched it accepted it in this ballot.
-            Self::MultiPaxos => true,
+            Self::MultiPaxos | Self::PaxosRaft => true,
         }
     }
 
     /// Point 9.
     pub(crate) fn accepts_proposals(self, phase: LeaderPhase) -> bool {
         match (self, phase) {
-            (Self::Raft | Self::MultiPaxos, LeaderPhase::Syncing | LeaderPhase::Active) => true,
+            (Self::Raft | Self::MultiPaxos | Self::PaxosRaft, LeaderPhase::Syncing | LeaderPhase::Active) => true,
         }
     }
 
@@ -238,8 +242,8 @@ impl Protocol {
     pub(crate) fn electorate(self) -> Electorate {
         match self {
             Self::Raft => Electorate::Latest,
-            Self::MultiPaxos if planted(Defect::NoFixpoint) => Electorate::Latest,
-            Self::MultiPaxos => Electorate::AllUncommitted,
+            Self::MultiPaxos | Self::PaxosRaft if planted(Defect::NoFixpoint) => Electorate::Latest,
+            Self::MultiPaxos | Self::PaxosRaft => Electorate::AllUncommitted,
         }
     }
 
@@ -249,7 +253,7 @@ impl Protocol {
         match (self, ours) {
             (_, Some(stamp)) if stamp == theirs => History::Same,
             (_, None) | (Self::Raft, Some(_)) => History::Other,
-            (Self::MultiPaxos, Some(_)) => History::SuffixOnly,
+            (Self::MultiPaxos | Self::PaxosRaft, Some(_)) => History::SuffixOnly,
         }
     }
 
@@ -257,7 +261,7 @@ impl Protocol {
     pub(crate) fn keeps_stamps(self) -> bool {
         match self {
             Self::Raft => true,
-            Self::MultiPaxos => false,
+            Self::MultiPaxos | Self::PaxosRaft => false,
         }
     }
 }

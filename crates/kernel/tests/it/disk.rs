@@ -103,14 +103,14 @@ impl Disk {
         Some(lsn)
     }
 
-    /// Loses what is not durable, except for the first `torn` records: a batch need not be atomic.
-    pub(crate) fn crash(&mut self, mut torn: usize) {
-        for record in std::mem::take(&mut self.batches).into_iter().flat_map(|(_, records)| records) {
-            if torn == 0 {
-                break;
-            }
-            torn -= 1;
-            self.durable.apply(&record);
+    /// Loses what is not durable, except for the first `torn` records: a batch need not be atomic. If it must be, the
+    /// first `torn` batches.
+    pub(crate) fn crash(&mut self, torn: usize, atomic: bool) {
+        let batches = std::mem::take(&mut self.batches).into_iter().map(|(_, records)| records);
+        let pieces: Vec<Vec<Record>> =
+            if atomic { batches.collect() } else { batches.flatten().map(|record| vec![record]).collect() };
+        for record in pieces.iter().take(torn).flatten() {
+            self.durable.apply(record);
         }
         self.written = self.durable.clone();
     }

@@ -12,7 +12,7 @@ use crate::world::{Event, World};
 const fn keeps_stamps(protocol: Protocol) -> bool {
     match protocol {
         Protocol::Raft => true,
-        Protocol::MultiPaxos => false,
+        Protocol::MultiPaxos | Protocol::PaxosRaft => false,
     }
 }
 
@@ -270,6 +270,10 @@ fn assert_accepted(world: &World, from: ReplicaId, ballot: Ballot, matched: Inde
         Protocol::MultiPaxos => {
             let stamp = durable.log.get(&matched).map(|entry| entry.stamp);
             assert!(stamp == Some(ballot), "I10: {matched} acknowledged in {ballot}, accepted in {stamp:?}");
+        }
+        Protocol::PaxosRaft => {
+            let accepted = durable.accepted;
+            assert!(accepted == ballot, "I10: {matched} acknowledged in {ballot}, accepted in {accepted}");
         }
     }
 }

@@ -13,9 +13,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base::planted::{Defect, plant};
 use base::{Index, ReplicaId};
 use bytes::Bytes;
-use kernel::{Member, Membership, Message, Protocol, ReadId, Refusal};
+use kernel::{Body, Member, Membership, Message, Protocol, ReadId, Refusal};
 
 use crate::disk::Machine;
 use crate::invariants::Invariants;
@@ -150,6 +151,15 @@ impl Script {
                 self.world.net.extend(messages);
             }
             ["reverse"] => world.net.reverse(),
+            // Appends on their way carry so many entries and no more.
+            ["shorten", from, to, count] => {
+                let (from, to) = (ReplicaId(host(from)), ReplicaId(host(to)));
+                for message in world.net.iter_mut().filter(|message| (message.from, message.to) == (from, to)) {
+                    if let Body::Append { entries, .. } = &mut message.body {
+                        entries.truncate(usize::try_from(number(count)).expect("small"));
+                    }
+                }
+            }
             // Copies for later.
             ["keep", name, rest @ ..] => {
                 let messages = self.take(rest);
@@ -357,9 +367,32 @@ fn scripts(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts")
+}
+
+/// What a defect inside the kernel makes of a script: another trace, or a broken invariant.
+#[test]
+fn scripts_notice_planted_defects() {
+    let planted = [
+        ("raft/replicate_old_ballot_is_not_committed_by_counting", Protocol::Raft, Defect::CommitOldStamp),
+        ("multi-paxos/replicate_keeps_the_suffix", Protocol::MultiPaxos, Defect::PaxosTruncates),
+        ("all/membership_that_was_replaced_cannot_elect", Protocol::MultiPaxos, Defect::NoFixpoint),
+    ];
+    for (name, protocol, defect) in planted {
+        let text = std::fs::read_to_string(root().join(name)).expect("readable");
+        let blocks = blocks(&text);
+        let sound = play(&blocks, protocol);
+        plant(Some(defect));
+        let result = std::panic::catch_unwind(|| play(&blocks, protocol));
+        plant(None);
+        assert!(result.is_err() || result.is_ok_and(|traces| traces != sound), "{} in {name}", defect.id());
+    }
+}
+
 #[test]
 fn scripts_leave_the_traces_they_promise() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
+    let root = root();
     let mut found = Vec::new();
     scripts(&root, &mut found);
     found.sort();

@@ -1,7 +1,8 @@
 //! How a trace is written down: one line per event.
 //!
 //! `n1@2.n1 -> n2 Append 3@1.n1 [4@2.n1 a, 5@2.n1 *] commit=3 #7` is: node 1, speaking in ballot (round 2, node 1),
-//! sends node 2 entries 4 (command `a`) and 5 (a marker) that follow entry 3 of ballot (1, n1); 7 is the confirmation number.
+//! sends node 2 entries 4 (command `a`) and 5 (a marker) that follow entry 3 of ballot (1, n1); 7 is the confirmation
+//! number.
 
 use kernel::{Body, Entry, EntryKind, Membership, Message, Position, Record};
 

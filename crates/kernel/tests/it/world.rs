@@ -114,11 +114,12 @@ impl World {
     }
 
     pub(crate) fn crash(&mut self, number: u64, torn: usize) {
+        let atomic = self.protocol == Protocol::PaxosRaft;
         let host = self.host(number);
         host.replica = None;
         host.to_apply.clear();
         host.role = Role::Follower;
-        host.disk.crash(torn);
+        host.disk.crash(torn, atomic);
     }
 
     pub(crate) fn host(&mut self, number: u64) -> &mut Host {
