@@ -1,6 +1,5 @@
 //! The parts of a plan that Raft never asks for: adopting entries of voters, stamping anew, overwriting a slot and
-//! keeping
-//! the suffix, handing a candidacy over. Plans are made here by hand and executed by the kernel.
+//! keeping the suffix, handing a candidacy over. Plans are made here by hand and executed by the kernel.
 
 use std::time::Duration;
 
@@ -100,8 +99,8 @@ fn a_winner_adopts_entries_of_voters_and_stamps_them_anew() {
     assert_eq!(log(&replica), expected.map(|(index, stamp, origin, text)| (index, stamp, origin, text.to_owned())));
     assert_eq!(replica.accepted, own);
     replica.check();
-    // Slot 3 was durable under its old stamp and is not under the new one; the records say so in order.
-    assert_eq!(replica.log.persisted(), Index(2));
+    // Slots 2 and 3 were durable, but not as accepted in this ballot; the records say so in order.
+    assert_eq!(replica.log.persisted(), Index(1));
     let records = replica.ready(Lsn(3)).records;
     assert!(matches!(records[0], Record::Hard { accepted, .. } if accepted == own));
     assert_eq!(records[1], Record::Truncate { from: Index(4) });

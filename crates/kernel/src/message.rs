@@ -106,8 +106,8 @@ pub enum Body {
         ok: bool,
         /// ok: every entry up to here is durable here and equal to the leader's. Else: unused.
         matched: Index,
-        /// Not ok: try again after this position. Ok: what is received beyond `matched` but not taken over yet ends here
-        /// (Paxos-Raft; else zero).
+        /// Not ok: try again after this position. Ok: what is received beyond `matched` but not taken over yet ends
+        /// here (Paxos-Raft; else zero).
         hint: Position,
         /// The follower's promise; above the message's ballot it deposes the leader.
         promised: Ballot,

@@ -4,8 +4,8 @@
 //! up a handover; was the leader, or a quorum, heard lately; does the disk write. A checker does not want to know
 //! *when* the answer changes but to try both answers at any moment. [`Replica::assume`] moves every instant the
 //! replica holds to where the wanted answers are given, counted from one constant `now`; two replicas that differ in
-//! nothing but time become equal by it. The jitter of elections and the numbers of finished batches are forgotten as well, and where
-//! strangers live, which only the host asks for.
+//! nothing but time become equal by it. The jitter of elections and the numbers of finished batches are forgotten as
+//! well, and where strangers live, which only the host asks for.
 //!
 //! Invariant: no answer of the replica about safety depends on what is forgotten here. No lease rests on the clock, so
 //! whatever a checker assumes, a cluster with some clocks, however slow or fast, could have done.

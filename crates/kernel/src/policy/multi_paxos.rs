@@ -2,9 +2,9 @@
 //! shape Howard and Mortier, "Paxos vs Raft", 2020).
 //!
 //! Every slot of the log is one instance of Paxos. A promise covers all slots at once, so prepare is `Elect` and a
-//! promise is a vote that carries what the voter accepted: its entries after the candidate's commit index. For each slot
-//! the candidate takes the entry with the highest stamp, stamps it with its own ballot and proposes it again. An append
-//! means "accept these in my ballot", whatever stamps its entries carry.
+//! promise is a vote that carries what the voter accepted: its entries after the candidate's commit index. For each
+//! slot the candidate takes the entry with the highest stamp, stamps it with its own ballot and proposes it again. An
+//! append means "accept these in my ballot", whatever stamps its entries carry.
 //!
 //! Why nothing chosen is lost: if a value is chosen in slot i, every later quorum of votes contains a replica that
 //! accepted it there, or something of a higher ballot, and by induction over ballots that is the same value. It rests
@@ -21,9 +21,9 @@
 //! ballot, and no separate learners: the commit index tells. Left out: a record that changes stamps without their
 //! payloads. What a new leader stamps anew is written again whole; that is at most what was undecided.
 //!
-//! The price: votes carry entries, so a candidate that lags costs time, and undecided entries of a dead leader come back
-//! to life more often than in Raft. The gain: any replica that reaches a quorum can lead, however far it lags, unless
-//! what it lacks is no longer in the voters' memory; then it gets no vote and waits for a leader's snapshot.
+//! The price: votes carry entries, so a candidate that lags costs time, and undecided entries of a dead leader come
+//! back to life more often than in Raft. The gain: any replica that reaches a quorum can lead, however far it lags,
+//! unless what it lacks is no longer in the voters' memory; then it gets no vote and waits for a leader's snapshot.
 
 use std::collections::BTreeMap;
 

@@ -16,12 +16,13 @@
 //!   with a lower accepted ballot gets that replica's vote. Under Raft's vote this would be figure 8 again.
 //!
 //! Why nothing chosen is lost: read `accepted` as the ballot in which every slot of the log was accepted, and it is
-//! Multi-Paxos. A candidate's slots are of the highest ballot among its voters, since it has the highest accepted ballot
-//! and equal ballots mean equal prefixes; for slots beyond its log it takes the highest. Coverage means that nothing up
-//! to the leader's synchronization index is un-accepted, and beyond that index nothing older can be chosen.
+//! Multi-Paxos. A candidate's slots are of the highest ballot among its voters, since it has the highest accepted
+//! ballot and equal ballots mean equal prefixes; for slots beyond its log it takes the highest. Coverage means that
+//! nothing up to the leader's synchronization index is un-accepted, and beyond that index nothing older can be chosen.
 //!
-//! A log that is only part of what a snapshot replaced keeps its suffix and its accepted ballot, whatever the stamps say:
-//! either the slots agree, or the suffix contradicts what is decided and its owner cannot win before it is replaced.
+//! A log that is only part of what a snapshot replaced keeps its suffix and its accepted ballot, whatever the stamps
+//! say: either the slots agree, or the suffix contradicts what is decided and its owner cannot win before it is
+//! replaced.
 //!
 //! Left out: the optimizations that the paper ports. The price: the coverage rule, and least experience of all four.
 
@@ -83,8 +84,8 @@ pub(super) fn accept(me: &LogView<'_>, append: &AppendView<'_>) -> AcceptPlan {
     AcceptPlan::Write { truncate_from, skip, restamp: None, accepted: Some(append.ballot), matched: end }
 }
 
-/// As in Raft: the last entry up to `prev` whose stamp is not above the leader's there. At the commit index nothing needs
-/// to be compared, which the leader's own ballot as stamp says.
+/// As in Raft: the last entry up to `prev` whose stamp is not above the leader's there. At the commit index nothing
+/// needs to be compared, which the leader's own ballot as stamp says.
 fn hint(me: &LogView<'_>, append: &AppendView<'_>) -> Position {
     let mut index = append.prev.index.min(me.log.last());
     while index > me.commit && me.log.stamp(index).is_some_and(|stamp| stamp > append.prev.stamp) {

@@ -59,8 +59,8 @@ pub(super) fn accept(me: &LogView<'_>, append: &AppendView<'_>) -> AcceptPlan {
 }
 
 /// Where the leader should try next (thesis 3.5, end): the last entry up to `prev` whose stamp is not above the
-/// leader's there. What is skipped carries stamps the leader cannot have at that place; the leader in turn skips what carries
-/// stamps above the one named, so each side passes over whole ballots.
+/// leader's there. What is skipped carries stamps the leader cannot have at that place; the leader in turn skips what
+/// carries stamps above the one named, so each side passes over whole ballots.
 fn hint(log: &Log, commit: Index, prev: Position) -> Position {
     let mut index = prev.index.min(log.last());
     while index > commit && log.stamp(index).is_some_and(|stamp| stamp > prev.stamp) {
@@ -156,7 +156,7 @@ mod tests {
                 AcceptPlan::Write { truncate_from, skip, matched, .. } => {
                     Some((truncate_from.map(|index| index.0), skip, matched.0))
                 }
-                AcceptPlan::Reject { .. } => None,
+                AcceptPlan::Reject { .. } | AcceptPlan::Stage => None,
                 AcceptPlan::Contradiction => Some((None, 99, 0)),
             }
         };
