@@ -25,6 +25,8 @@ use crate::replica::{Replica, RoleState};
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Poll {
     ballot: Ballot,
+    /// Asked for by the leader: whoever answers has told its promise, and its opinion does not matter.
+    forced: bool,
     granted: BTreeSet<ReplicaId>,
 }
 
@@ -48,6 +50,11 @@ impl Replica {
         }
     }
 
+    /// One round above everything heard of; the node makes it unique.
+    fn choose_ballot(&self) -> Ballot {
+        Ballot::new(self.promised.max(self.learnt).round + 1, self.config.node)
+    }
+
     /// Only voters campaign, and only with a disk that writes: a leader that cannot persist is of no use. A voter whose
     /// removal is in its log but not known to be committed still campaigns, without a vote of its own: those that
     /// stay may all lack entries that only it has (thesis 4.2.2).
@@ -58,14 +65,18 @@ impl Replica {
 
     /// Asks whether an election could be won.
     pub(crate) fn pre_campaign(&mut self) {
-        let ballot = self.config.protocol.choose_ballot(self.promised, self.learnt, self.config.node);
+        self.poll(false);
+    }
+
+    fn poll(&mut self, forced: bool) {
+        let ballot = self.choose_ballot();
         let last = self.log.last_position();
         let (accepted, commit, membership) = (self.accepted, self.commit, self.timeline.effective().index);
         let voters = self.other_voters();
         for to in voters {
             self.send(to, ballot, Body::PreVote { last, accepted, commit, membership });
         }
-        self.role = RoleState::PreCandidate(Poll { ballot, granted: BTreeSet::from([self.id()]) });
+        self.role = RoleState::PreCandidate(Poll { ballot, forced, granted: BTreeSet::from([self.id()]) });
         self.maybe_campaign();
     }
 
@@ -73,7 +84,7 @@ impl Replica {
         let RoleState::PreCandidate(poll) = &self.role else { return };
         if has_quorum(self.timeline.effective(), |replica| poll.granted.contains(&replica)) {
             let granted = poll.granted.clone();
-            self.campaign(false);
+            self.campaign(poll.forced);
             if planted(Defect::PreVotesCount) {
                 self.count_pre_votes(granted);
             }
@@ -93,7 +104,7 @@ impl Replica {
     /// Stands for election. The requests leave only when the promise is durable: otherwise a restart could use the
     /// ballot again, with another log, while old votes are still on their way.
     fn campaign(&mut self, forced: bool) {
-        let ballot = self.config.protocol.choose_ballot(self.promised, self.learnt, self.config.node);
+        let ballot = self.choose_ballot();
         self.become_follower(ballot, None);
         self.voted_for = Some(self.id());
         self.role = RoleState::Candidate(Candidacy { forced, asked: BTreeSet::new(), votes: BTreeMap::new() });
@@ -138,7 +149,7 @@ impl Replica {
     pub(crate) fn on_pre_vote_reply(&mut self, from: ReplicaId, ballot: Ballot, granted: bool, promised: Ballot) {
         self.learnt = self.learnt.max(promised);
         let RoleState::PreCandidate(poll) = &mut self.role else { return };
-        if granted && ballot == poll.ballot {
+        if (granted || poll.forced) && ballot == poll.ballot {
             poll.granted.insert(from);
             self.maybe_campaign();
         }
@@ -184,7 +195,7 @@ impl Replica {
         let me = LogView { log: &self.log, accepted: self.accepted, commit: self.commit };
         let RoleState::Candidate(candidacy) = &mut self.role else { return };
         let Some(vote) = vote.filter(|_| ballot == self.promised) else { return };
-        let defer_to = self.config.protocol.defers_to(&me, &vote) && self.deferred_to != Some(from);
+        let defer_to = self.config.protocol.defers_to(&me, &vote) && !self.deferred_to.contains(&from);
         let last = vote.last;
         // A repeated vote must not take back what was fetched since.
         candidacy.votes.entry(from).or_insert(vote);
@@ -237,7 +248,13 @@ impl Replica {
     pub(crate) fn on_timeout_now(&mut self, from: ReplicaId, ballot: Ballot, last: Position) {
         let sent_by_leader = self.leader == Some(from) || (self.leader.is_none() && self.voted_for == Some(from));
         let holds = ballot == self.promised && last == self.log.last_position();
-        if sent_by_leader && holds && !self.is_leader() && self.may_campaign() {
+        if !sent_by_leader || !holds || self.is_leader() || !self.may_campaign() {
+            return;
+        }
+        if self.config.protocol.discovers() {
+            self.become_follower(self.promised, None);
+            self.poll(true);
+        } else {
             self.campaign(true);
         }
     }
@@ -272,6 +289,7 @@ impl Replica {
             let voted = |replica: ReplicaId| replica == own || votes.contains_key(&replica);
             let Some(unwilling) = electorate.iter().find(|membership| !has_quorum(membership, voted)) else {
                 return match plan.fetch_from {
+                    Some((better, _)) if self.deferred_to.contains(&better) => self.fetch_history(better),
                     Some((better, last)) => self.hand_candidacy_to(better, last),
                     None => self.lead_with(plan),
                 };
@@ -289,6 +307,15 @@ impl Replica {
         self.solicit(missing.into_iter().collect());
     }
 
+    /// A voter with a better log was asked to lead and does not: its log has to come here.
+    fn fetch_history(&mut self, better: ReplicaId) {
+        let first = self.commit.next();
+        let RoleState::Candidate(candidacy) = &mut self.role else { return };
+        let Some(vote) = candidacy.votes.get_mut(&better) else { return };
+        (vote.suffix_from, vote.suffix) = (first, Vec::new());
+        self.complete_vote(better);
+    }
+
     /// The membership at the commit index and all later ones in the log that `plan` makes.
     fn memberships_after(&self, plan: &LogPlan) -> Vec<Membership> {
         let handed = self.timeline.mark().position.index;
@@ -302,7 +329,7 @@ impl Replica {
 
     /// Another voter has the better log: it should lead, and at once.
     fn hand_candidacy_to(&mut self, better: ReplicaId, last: Position) {
-        self.deferred_to = Some(better);
+        self.deferred_to.insert(better);
         self.become_follower(self.promised, None);
         self.send(better, self.promised, Body::TimeoutNow { last });
     }

@@ -14,13 +14,15 @@ pub enum Protocol {
     Raft = 1,
     /// Multi-Paxos (Lamport 1998) over one log.
     MultiPaxos = 2,
+    /// Zab (Junqueira et al. 2011).
+    Zab = 3,
     /// Raft's log with Paxos's freedom to choose a leader, in the manner of Raft* (Wang et al. 2019).
     PaxosRaft = 4,
 }
 
 impl Protocol {
     /// Every protocol, by number.
-    pub const ALL: &[Self] = &[Self::Raft, Self::MultiPaxos, Self::PaxosRaft];
+    pub const ALL: &[Self] = &[Self::Raft, Self::MultiPaxos, Self::Zab, Self::PaxosRaft];
 
     /// The name on command lines and in reports.
     #[must_use]
@@ -28,6 +30,7 @@ impl Protocol {
         match self {
             Self::Raft => "raft",
             Self::MultiPaxos => "multi-paxos",
+            Self::Zab => "zab",
             Self::PaxosRaft => "paxos-raft",
         }
     }
@@ -109,6 +112,6 @@ mod tests {
     #[test]
     fn numbers_are_part_of_the_formats() {
         let ids: Vec<(u8, &str)> = Protocol::ALL.iter().map(|protocol| (protocol.id(), protocol.name())).collect();
-        assert_eq!(ids, [(1, "raft"), (2, "multi-paxos"), (4, "paxos-raft")]);
+        assert_eq!(ids, [(1, "raft"), (2, "multi-paxos"), (3, "zab"), (4, "paxos-raft")]);
     }
 }

@@ -26,6 +26,17 @@ pub(crate) struct Append {
     pub(crate) confirm_seq: u64,
 }
 
+/// What the answer to an append needs to know of it.
+struct Header {
+    from: ReplicaId,
+    ballot: Ballot,
+    confirm_seq: u64,
+    /// It brought no entries.
+    is_heartbeat: bool,
+    /// It brought entries that the leader was elected with.
+    is_sync: bool,
+}
+
 /// Consecutive entries after `prev`, from the leader of the promised ballot. At most as many as the log they will
 /// replace.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -56,7 +67,17 @@ impl Replica {
         if self.log.unapplied_bytes() + payload > UNAPPLIED_BYTES_MAX && self.log.unapplied_bytes() > 0 {
             append.entries.clear();
         }
-        let is_heartbeat = append.entries.is_empty();
+        let header = Header {
+            from: append.from,
+            ballot: append.ballot,
+            confirm_seq: append.confirm_seq,
+            is_heartbeat: append.entries.is_empty(),
+            is_sync: append.prev.index < append.sync_index,
+        };
+        if planted(Defect::EpochApart) {
+            self.accepted = append.ballot;
+            self.record_hard();
+        }
         let append = match self.join_staged(append) {
             Ok(append) => append,
             Err((append, hint)) => return self.reject_append(&append, hint),
@@ -73,10 +94,9 @@ impl Replica {
             AcceptPlan::Stage => {
                 let received = Index(append.prev.index.0 + append.entries.len() as u64);
                 let hint = Position { index: received, stamp: append.ballot };
-                let (from, ballot, confirm_seq) = (append.from, append.ballot, append.confirm_seq);
                 self.staged = Some(Staged { prev: append.prev, entries: append.entries });
                 // What is decided is the leader's as well; of the rest nothing is accepted in its ballot.
-                self.acknowledge(from, ballot, self.commit, hint, confirm_seq, is_heartbeat);
+                self.acknowledge(&header, self.commit, hint);
             }
             AcceptPlan::Write { truncate_from, skip, restamp, accepted, matched } => {
                 if let Some(accepted) = accepted.filter(|accepted| *accepted != self.accepted) {
@@ -95,8 +115,7 @@ impl Replica {
                 let verified = if planted(Defect::CommitUnverified) { self.log.last() } else { matched };
                 self.follow_commit(append.commit.min(verified));
                 let matched = matched.min(self.log.last());
-                let hint = Position::default();
-                self.acknowledge(append.from, append.ballot, matched, hint, append.confirm_seq, is_heartbeat);
+                self.acknowledge(&header, matched, Position::default());
             }
         }
     }
@@ -129,19 +148,12 @@ impl Replica {
     /// Acknowledges up to `matched` when that is durable. A heartbeat is answered at once, for what is durable
     /// already: it may carry a read confirmation, which rests on the promise alone, and the entries before it have
     /// acknowledgements of their own under way.
-    fn acknowledge(
-        &mut self,
-        to: ReplicaId,
-        ballot: Ballot,
-        matched: Index,
-        hint: Position,
-        confirm_seq: u64,
-        is_heartbeat: bool,
-    ) {
+    fn acknowledge(&mut self, append: &Header, matched: Index, hint: Position) {
+        let Header { from: to, ballot, confirm_seq, is_heartbeat, is_sync } = *append;
         let promised = self.promised;
         let reply = |matched| Body::AppendReply { ok: true, matched, hint, promised, confirm_seq };
         let promise_is_durable = self.durable.promised() == self.promised;
-        if planted(Defect::EarlyAppendAck) {
+        if planted(Defect::EarlyAppendAck) || (planted(Defect::EarlySyncAck) && is_sync) {
             self.send(to, ballot, reply(matched));
         } else if promise_is_durable && (is_heartbeat || matched <= self.log.persisted()) {
             self.send(to, ballot, reply(matched.min(self.log.persisted())));

@@ -6,7 +6,7 @@
 //! Left out on purpose: read leases (so a restarted voter may vote at once: it has promised nobody to stay silent),
 //! parallel changes of membership, and any retry of a request on behalf of its caller.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base::planted::{Defect, planted};
 use base::{Ballot, Fault, Index, Instant, NodeId, Prng, ReplicaId};
@@ -54,7 +54,7 @@ pub struct Replica {
     /// Who was granted `promised` by this incarnation, so that a repeated request gets a repeated answer.
     pub(crate) voted_for: Option<ReplicaId>,
     /// Who was asked to lead in this replica's place, since a leader was last heard.
-    pub(crate) deferred_to: Option<ReplicaId>,
+    pub(crate) deferred_to: BTreeSet<ReplicaId>,
     /// Highest ballot anyone claimed to have promised: a candidacy must be above it.
     pub(crate) learnt: Ballot,
     /// When the leader was last heard. Not known after a restart.
@@ -142,7 +142,7 @@ impl Replica {
             role: RoleState::Follower,
             leader: None,
             voted_for: None,
-            deferred_to: None,
+            deferred_to: BTreeSet::new(),
             learnt: promised,
             heard: None,
             election_deadline: now,
@@ -366,7 +366,7 @@ impl Replica {
             self.heard = None;
         }
         if leader.is_some() {
-            self.deferred_to = None;
+            self.deferred_to.clear();
         }
         if let RoleState::Leader(leadership) = role {
             self.fail_reads(*leadership);

@@ -1,18 +1,22 @@
 //! The points at which consensus protocols differ, each a pure function that matches exhaustively over [`Protocol`].
 //!
-//! | # | point | function | Raft | Multi-Paxos |
-//! |---|---|---|---|---|
-//! | 1 | ballot of a candidacy | [`Protocol::choose_ballot`] | a round above all it heard of | as Raft |
-//! | 2 | who gets a vote | [`Protocol::grant`] | whose (last stamp, last index) is not behind | anyone |
-//! | 3 | what a vote carries | [`Protocol::grant`] | nothing | entries after the candidate's commit |
-//! | 4 | the log a winner leads with | [`Protocol::build_log`] | its own | per slot the highest stamp |
-//! | 5 | what it stamps anew | [`Protocol::build_log`] | nothing, ever | all after its commit |
-//! | 6 | when an append connects | [`Protocol::accept`] | equal stamps, or committed | leader's stamp, or committed |
-//! | 7 | what an append overwrites | [`Protocol::accept`] | all from a conflict on | its slots; the suffix stays |
-//! | 8 | what counting commits | [`Protocol::may_commit`] | stamps of the leader's ballot | everything |
-//! | 9 | when proposals open | [`Protocol::accepts_proposals`] | at once | at once |
-//! | 10 | memberships that elect | [`Protocol::electorate`] | the candidate's latest | all not committed |
-//! | 11 | what a stamp tells later | [`Protocol::history`] | the whole prefix | the slot, its prefix if committed |
+//! | # | point | function | Raft | Multi-Paxos | Zab | Paxos-Raft |
+//! |---|---|---|---|---|---|---|
+//! | 1 | ballot | [`Protocol::discovers`] | above all heard of | as Raft | above a quorum's | as Raft |
+//! | 2 | who gets a vote | [`Protocol::grant`] | last entry not behind | anyone | anyone | accepted not behind |
+//! | 3 | what it carries | [`Protocol::grant`] | nothing | all after candidate's commit | end of log | what is lacking
+//! |
+//! | 4 | winner's log | [`Protocol::build_log`] | own | per slot highest stamp | best of quorum | own and lacking |
+//! | 5 | stamped anew | [`Protocol::build_log`] | nothing | all after its commit | nothing | what it lacked |
+//! | 6 | append connects | [`Protocol::accept`] | equal stamps | leader's stamp | as Raft | as Raft, and covers |
+//! | 7 | overwrites | [`Protocol::accept`] | from a conflict on | its slots only | as Raft | as Raft |
+//! | 8 | counting commits | [`Protocol::may_commit`] | leader's stamps | all | as Raft | all |
+//! | 9 | proposals open | [`Protocol::accepts_proposals`] | at once | at once | marker committed | at once |
+//! | 10 | who elects | [`Protocol::electorate`] | latest membership | all uncommitted | as Multi-Paxos | as Multi-Paxos
+//! |
+//! | 11 | a known stamp proves | [`Protocol::history`] | the prefix | what is decided | as Raft | as Multi-Paxos |
+//!
+//! In 6 a place up to the commit index always connects.
 //!
 //! Functions see a [`LogView`] and return a plan; the kernel executes plans and is the only writer of state. Points
 //! interact (2 with 8, 5 with 7 and 11), which is why they sit in one table and not behind a trait.
@@ -21,7 +25,7 @@ use std::collections::BTreeMap;
 
 use base::limits::APPEND_ENTRIES_MAX;
 use base::planted::{Defect, planted};
-use base::{Ballot, Index, NodeId, ReplicaId};
+use base::{Ballot, Index, ReplicaId};
 
 use crate::config::Protocol;
 use crate::entry::{Entry, Position};
@@ -30,6 +34,7 @@ use crate::log::Log;
 mod multi_paxos;
 mod paxos_raft;
 mod raft;
+mod zab;
 
 /// A candidate whose log ends so many entries before a voter's asks that voter to lead, before it fetches the rest.
 const LAG_ENTRIES_MAX: u64 = 4 * APPEND_ENTRIES_MAX as u64;
@@ -107,7 +112,7 @@ pub(crate) struct LogPlan {
     pub(crate) restamp_from: Option<Index>,
     /// The new accepted ballot, if it changes.
     pub(crate) accepted: Option<Ballot>,
-    /// Do not lead: this voter has the log to lead with, hand over to it.
+    /// Do not lead: this voter has the log to lead with. Let it lead, or fetch its log.
     pub(crate) fetch_from: Option<(ReplicaId, Position)>,
 }
 
@@ -178,10 +183,12 @@ pub(crate) enum History {
 }
 
 impl Protocol {
-    /// Point 1. `learnt` is the highest promise heard of, also from refusals.
-    pub(crate) fn choose_ballot(self, promised: Ballot, learnt: Ballot, node: NodeId) -> Ballot {
+    /// Point 1: whether a quorum must tell its promises before a ballot is chosen. Pre-votes tell them, too, so it
+    /// makes a difference only to a candidate that was asked to stand.
+    pub(crate) fn discovers(self) -> bool {
         match self {
-            Self::Raft | Self::MultiPaxos | Self::PaxosRaft => Ballot::new(promised.max(learnt).round + 1, node),
+            Self::Raft | Self::MultiPaxos | Self::PaxosRaft => false,
+            Self::Zab => true,
         }
     }
 
@@ -190,6 +197,7 @@ impl Protocol {
         match self {
             Self::Raft => raft::grant(me, claim),
             Self::MultiPaxos => multi_paxos::grant(me, claim),
+            Self::Zab => Grant::Give { suffix_from: None },
             Self::PaxosRaft => paxos_raft::grant(me, claim),
         }
     }
@@ -198,8 +206,8 @@ impl Protocol {
     /// nothing it fetches what it lacks.
     pub(crate) fn defers_to(self, me: &LogView<'_>, vote: &Vote) -> bool {
         match self {
-            // The voter's log may be longer, but it is not newer.
-            Self::Raft => false,
+            // In Raft a voter's log may be longer, but it is not newer. In Zab the best of a quorum is asked.
+            Self::Raft | Self::Zab => false,
             Self::MultiPaxos | Self::PaxosRaft => vote.last.index.0 > me.log.last().0 + LAG_ENTRIES_MAX,
         }
     }
@@ -209,6 +217,7 @@ impl Protocol {
         match self {
             Self::Raft => raft::build_log(me, votes, ballot),
             Self::MultiPaxos => multi_paxos::build_log(me, votes, ballot),
+            Self::Zab => zab::build_log(me, votes),
             Self::PaxosRaft => paxos_raft::build_log(me, votes, ballot),
         }
     }
@@ -216,7 +225,7 @@ impl Protocol {
     /// Points 6 and 7, for a ballot that is the follower's promise.
     pub(crate) fn accept(self, me: &LogView<'_>, append: &AppendView<'_>) -> AcceptPlan {
         match self {
-            Self::Raft => raft::accept(me, append),
+            Self::Raft | Self::Zab => raft::accept(me, append),
             Self::MultiPaxos => multi_paxos::accept(me, append),
             Self::PaxosRaft => paxos_raft::accept(me, append),
         }
@@ -226,6 +235,7 @@ impl Protocol {
     pub(crate) fn may_commit(self, stamp: Ballot, ballot: Ballot) -> bool {
         match self {
             Self::Raft => stamp == ballot,
+            Self::Zab => zab::may_commit(stamp, ballot),
             // Whoever matched it accepted it in this ballot.
             Self::MultiPaxos | Self::PaxosRaft => true,
         }
@@ -233,8 +243,9 @@ impl Protocol {
 
     /// Point 9.
     pub(crate) fn accepts_proposals(self, phase: LeaderPhase) -> bool {
-        match (self, phase) {
-            (Self::Raft | Self::MultiPaxos | Self::PaxosRaft, LeaderPhase::Syncing | LeaderPhase::Active) => true,
+        match self {
+            Self::Raft | Self::MultiPaxos | Self::PaxosRaft => true,
+            Self::Zab => zab::accepts_proposals(phase),
         }
     }
 
@@ -242,8 +253,10 @@ impl Protocol {
     pub(crate) fn electorate(self) -> Electorate {
         match self {
             Self::Raft => Electorate::Latest,
-            Self::MultiPaxos | Self::PaxosRaft if planted(Defect::NoFixpoint) => Electorate::Latest,
-            Self::MultiPaxos | Self::PaxosRaft => Electorate::AllUncommitted,
+            Self::MultiPaxos | Self::Zab | Self::PaxosRaft => match planted(Defect::NoFixpoint) {
+                true => Electorate::Latest,
+                false => Electorate::AllUncommitted,
+            },
         }
     }
 
@@ -252,7 +265,7 @@ impl Protocol {
     pub(crate) fn history(self, ours: Option<Ballot>, theirs: Ballot) -> History {
         match (self, ours) {
             (_, Some(stamp)) if stamp == theirs => History::Same,
-            (_, None) | (Self::Raft, Some(_)) => History::Other,
+            (_, None) | (Self::Raft | Self::Zab, Some(_)) => History::Other,
             (Self::MultiPaxos | Self::PaxosRaft, Some(_)) => History::SuffixOnly,
         }
     }
@@ -260,7 +273,7 @@ impl Protocol {
     /// Whether an entry keeps one stamp wherever it is, so that decided logs agree in their stamps, too.
     pub(crate) fn keeps_stamps(self) -> bool {
         match self {
-            Self::Raft => true,
+            Self::Raft | Self::Zab => true,
             Self::MultiPaxos | Self::PaxosRaft => false,
         }
     }

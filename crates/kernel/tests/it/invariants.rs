@@ -11,7 +11,7 @@ use crate::world::{Event, World};
 /// Whether an entry has one stamp wherever it is.
 const fn keeps_stamps(protocol: Protocol) -> bool {
     match protocol {
-        Protocol::Raft => true,
+        Protocol::Raft | Protocol::Zab => true,
         Protocol::MultiPaxos | Protocol::PaxosRaft => false,
     }
 }
@@ -266,7 +266,7 @@ fn assert_accepted(world: &World, from: ReplicaId, ballot: Ballot, matched: Inde
         return;
     }
     match world.protocol {
-        Protocol::Raft => {}
+        Protocol::Raft | Protocol::Zab => {}
         Protocol::MultiPaxos => {
             let stamp = durable.log.get(&matched).map(|entry| entry.stamp);
             assert!(stamp == Some(ballot), "I10: {matched} acknowledged in {ballot}, accepted in {stamp:?}");

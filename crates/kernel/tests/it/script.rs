@@ -378,6 +378,8 @@ fn scripts_notice_planted_defects() {
         ("raft/replicate_old_ballot_is_not_committed_by_counting", Protocol::Raft, Defect::CommitOldStamp),
         ("multi-paxos/replicate_keeps_the_suffix", Protocol::MultiPaxos, Defect::PaxosTruncates),
         ("all/membership_that_was_replaced_cannot_elect", Protocol::MultiPaxos, Defect::NoFixpoint),
+        ("all/membership_that_was_replaced_cannot_elect", Protocol::Zab, Defect::NoFixpoint),
+        ("all/membership_that_was_replaced_cannot_elect", Protocol::PaxosRaft, Defect::NoFixpoint),
     ];
     for (name, protocol, defect) in planted {
         let text = std::fs::read_to_string(root().join(name)).expect("readable");

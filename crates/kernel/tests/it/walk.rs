@@ -128,6 +128,8 @@ impl Walk {
                 self.world.apply(anyone);
                 self.world.settle(anyone);
             }
+            // Elections make most defects matter.
+            640..680 | 720..726 if self.profile.defect == Defect::Planted => self.world.timeout(anyone),
             640..720 => {
                 self.world.now = Instant(self.world.now.0 + self.random.below(60_000));
                 self.world.input(anyone, |replica, now| replica.tick(now));
@@ -180,13 +182,14 @@ impl Walk {
         if self.chance(4) || !self.world.is_up(message.to.0) {
             return;
         }
+        let hostile = self.profile.defect == Defect::Planted;
         // A leader may send as few entries as it likes, a voter as little of its log.
         if let Body::Append { entries, .. }
         | Body::ElectReply { suffix: entries, .. }
         | Body::FetchLogReply { entries, .. } = &mut message.body
-            && self.chance(20)
+            && self.chance(if hostile { 70 } else { 20 })
         {
-            entries.truncate(usize::try_from(self.random.below(3)).expect("small"));
+            entries.truncate(usize::try_from(self.random.below(if hostile { 2 } else { 3 })).expect("small"));
         }
         if let Some(forged) = self.tamper(&mut message) {
             self.world.deliver(forged);
@@ -494,6 +497,11 @@ fn multi_paxos_keeps_every_invariant() {
 }
 
 #[test]
+fn zab_keeps_every_invariant() {
+    every_invariant_holds(Protocol::Zab);
+}
+
+#[test]
 fn paxos_raft_keeps_every_invariant() {
     every_invariant_holds(Protocol::PaxosRaft);
 }
@@ -568,6 +576,14 @@ fn must_notice(protocol: Protocol, defect: planted::Defect, seeds: u64) {
 }
 
 #[test]
+fn what_raft_must_not_do_is_noticed() {
+    use planted::Defect;
+    for defect in [Defect::CommitOldStamp, Defect::EarlyAppendAck] {
+        must_notice(Protocol::Raft, defect, 1000);
+    }
+}
+
+#[test]
 fn what_multi_paxos_must_not_do_is_noticed() {
     use planted::Defect;
     let defects = [
@@ -580,5 +596,21 @@ fn what_multi_paxos_must_not_do_is_noticed() {
     ];
     for defect in defects {
         must_notice(Protocol::MultiPaxos, defect, 1000);
+    }
+}
+
+#[test]
+fn what_zab_must_not_do_is_noticed() {
+    use planted::Defect;
+    for defect in [Defect::EpochApart, Defect::EarlySyncAck, Defect::NoSyncBarrier] {
+        must_notice(Protocol::Zab, defect, 1000);
+    }
+}
+
+#[test]
+fn what_paxos_raft_must_not_do_is_noticed() {
+    use planted::Defect;
+    for defect in [Defect::AcceptedIgnored, Defect::RaftVoteRule, Defect::NoCoverage] {
+        must_notice(Protocol::PaxosRaft, defect, 1000);
     }
 }
