@@ -4,6 +4,7 @@
 //! sends node 2 entries 4 (command `a`) and 5 (a marker) that follow entry 3 of ballot (1, n1); 7 is the confirmation
 //! number.
 
+use base::Ballot;
 use kernel::{Body, Entry, EntryKind, Membership, Message, Position, Record};
 
 use crate::world::Event;
@@ -55,7 +56,10 @@ fn body(body: &Body) -> String {
         Body::Append { prev, entries, commit, confirm_seq, .. } => {
             format!("Append {} [{}] commit={commit} #{confirm_seq}", position(*prev), self::entries(entries))
         }
-        Body::AppendReply { ok: true, matched, confirm_seq, .. } => format!("AppendReply ok {matched} #{confirm_seq}"),
+        Body::AppendReply { ok: true, matched, hint, confirm_seq, .. } => {
+            let staged = if hint.index > *matched { format!(" staged {}", hint.index) } else { String::new() };
+            format!("AppendReply ok {matched}{staged} #{confirm_seq}")
+        }
         Body::AppendReply { ok: false, hint, promised, confirm_seq, .. } => {
             format!("AppendReply no, try {} promised={promised} #{confirm_seq}", position(*hint))
         }
@@ -97,7 +101,10 @@ pub(crate) fn entry(entry: &Entry) -> String {
 
 fn record(record: &Record) -> String {
     match record {
-        Record::Hard { promised, commit, .. } => format!("promise {promised} commit={commit}"),
+        Record::Hard { promised, accepted, commit } => {
+            let accepted = if *accepted == Ballot::ZERO { String::new() } else { format!(" accepted {accepted}") };
+            format!("promise {promised}{accepted} commit={commit}")
+        }
         Record::Append(entries) => format!("[{}]", self::entries(entries)),
         Record::Truncate { from } => format!("cut from {from}"),
         Record::Compact { base, keep_suffix } => {
