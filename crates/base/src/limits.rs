@@ -47,6 +47,19 @@ pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
 /// Client requests one node works on at a time; above it "too many requests".
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
+/// Longest time to live of a lease, in seconds (etcd's own bound).
+pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
+/// Keys deleted by one entry of expired leases before the rest of its leases is left for the next one. A lease goes
+/// with all its keys at one revision, so one with more keys than this takes an entry, and the memory, of its own.
+pub const LEASE_EXPIRE_KEYS_MAX: usize = 4096;
+/// Leases in one entry that ends them, or writes down their time.
+pub const LEASE_BATCH_MAX: usize = 512;
+/// Such entries proposed and not yet applied, per group.
+pub const LEASE_BATCHES_MAX: usize = 4;
+/// A leader writes down the time left of a lease whenever so much has passed without a renewal (as etcd does).
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Renewals and questions about leases under way at a leader, per group; above it "too many requests".
+pub const LEASE_ASKS_MAX: usize = 262_144;
 /// Client connections of one node.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Concurrent streams per client connection.

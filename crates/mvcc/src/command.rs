@@ -17,6 +17,55 @@ pub enum Command {
     Txn(Txn),
     /// Raises the compaction floor.
     Compact(Compact),
+    /// Makes a lease.
+    LeaseGrant(LeaseGrant),
+    /// Ends a lease because a client wants it.
+    LeaseRevoke(LeaseRevoke),
+    /// Ends leases because their time is up.
+    LeaseExpire(LeaseExpire),
+    /// Writes down how much time leases have left.
+    LeaseCheckpoint(LeaseCheckpoint),
+}
+
+/// Makes a lease. Does not move the revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeaseGrant {
+    /// Not 0: whoever proposes picks one if the client did not.
+    pub id: LeaseId,
+    /// Seconds it lives without a renewal. Whoever proposes has raised it to the least its cluster can keep.
+    pub ttl_s: i64,
+}
+
+/// Ends a lease: all keys attached to it are deleted, at one revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeaseRevoke {
+    /// The lease.
+    pub id: LeaseId,
+}
+
+/// One grant of a lease: a later lease with the same id is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LeaseInstance {
+    /// The lease.
+    pub id: LeaseId,
+    /// Which grant, see [`Lease`](crate::Lease).
+    pub instance: u64,
+}
+
+/// Ends leases whose time is up, in this order, each at a revision of its own if it has keys. What is no more, or was
+/// granted anew, is left alone. So is what comes after [`LEASE_EXPIRE_KEYS_MAX`](base::limits::LEASE_EXPIRE_KEYS_MAX)
+/// deleted keys: the proposer sees that it is still there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaseExpire {
+    /// The leases the leader holds for expired.
+    pub leases: Vec<LeaseInstance>,
+}
+
+/// Writes down how much time leases have left, so that a new leader does not start all over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LeaseCheckpoint {
+    /// Leases with the seconds they have left; 0 clears what was written down before.
+    pub leases: Vec<(LeaseInstance, i64)>,
 }
 
 /// Writes one key.

@@ -9,8 +9,8 @@ use base::{DecodeError, LeaseId, Reader, Revision};
 use bytes::Bytes;
 
 use crate::command::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, RangeRequest, SortOrder, SortTarget,
-    Txn,
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
+    LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
 };
 use crate::validate::TXN_OPS_TOTAL_MAX;
 
@@ -22,6 +22,10 @@ const DELETE_RANGE: u8 = 2;
 const TXN: u8 = 3;
 const COMPACT: u8 = 4;
 const RANGE: u8 = 5;
+const LEASE_GRANT: u8 = 6;
+const LEASE_REVOKE: u8 = 7;
+const LEASE_EXPIRE: u8 = 8;
+const LEASE_CHECKPOINT: u8 = 9;
 
 impl Command {
     /// The bytes of a log entry.
@@ -46,6 +50,30 @@ impl Command {
                 out.push(COMPACT);
                 put_varint_signed(&mut out, compact.revision.0);
             }
+            Self::LeaseGrant(grant) => {
+                out.push(LEASE_GRANT);
+                put_varint_signed(&mut out, grant.id.0);
+                put_varint_signed(&mut out, grant.ttl_s);
+            }
+            Self::LeaseRevoke(revoke) => {
+                out.push(LEASE_REVOKE);
+                put_varint_signed(&mut out, revoke.id.0);
+            }
+            Self::LeaseExpire(expire) => {
+                out.push(LEASE_EXPIRE);
+                put_varint(&mut out, expire.leases.len() as u64);
+                for lease in &expire.leases {
+                    write_instance(&mut out, lease);
+                }
+            }
+            Self::LeaseCheckpoint(checkpoint) => {
+                out.push(LEASE_CHECKPOINT);
+                put_varint(&mut out, checkpoint.leases.len() as u64);
+                for (lease, remaining_s) in &checkpoint.leases {
+                    write_instance(&mut out, lease);
+                    put_varint_signed(&mut out, *remaining_s);
+                }
+            }
         }
         out.into()
     }
@@ -61,6 +89,17 @@ impl Command {
             DELETE_RANGE => Self::DeleteRange(read_delete(&mut reader)?),
             TXN => Self::Txn(read_txn(&mut reader, 0, &mut 0)?),
             COMPACT => Self::Compact(Compact { revision: Revision(reader.varint_signed("compact revision")?) }),
+            LEASE_GRANT => Self::LeaseGrant(LeaseGrant {
+                id: LeaseId(reader.varint_signed("lease")?),
+                ttl_s: reader.varint_signed("lease ttl")?,
+            }),
+            LEASE_REVOKE => Self::LeaseRevoke(LeaseRevoke { id: LeaseId(reader.varint_signed("lease")?) }),
+            LEASE_EXPIRE => Self::LeaseExpire(LeaseExpire { leases: read_leases(&mut reader, read_instance)? }),
+            LEASE_CHECKPOINT => Self::LeaseCheckpoint(LeaseCheckpoint {
+                leases: read_leases(&mut reader, |reader| {
+                    Ok((read_instance(reader)?, reader.varint_signed("lease remaining")?))
+                })?,
+            }),
             _ => return Err(reader.error("command kind")),
         };
         reader.finish("end of command")?;
@@ -72,7 +111,10 @@ impl Command {
             Self::Put(put) => put.key.len() + put.value.len() + 24,
             Self::DeleteRange(delete) => delete.key.len() + delete.range_end.len() + 24,
             Self::Txn(_) => 256,
-            Self::Compact(_) => 16,
+            Self::Compact(_) | Self::LeaseRevoke(_) => 16,
+            Self::LeaseGrant(_) => 24,
+            Self::LeaseExpire(expire) => expire.leases.len() * 16 + 8,
+            Self::LeaseCheckpoint(checkpoint) => checkpoint.leases.len() * 20 + 8,
         }
     }
 }
@@ -90,6 +132,28 @@ fn read_flags<const N: usize>(reader: &mut Reader, what: &'static str) -> Result
         return Err(reader.error(what));
     }
     Ok(std::array::from_fn(|at| byte >> at & 1 == 1))
+}
+
+fn write_instance(out: &mut Vec<u8>, lease: &LeaseInstance) {
+    put_varint_signed(out, lease.id.0);
+    put_varint(out, lease.instance);
+}
+
+fn read_instance(reader: &mut Reader) -> Result<LeaseInstance, DecodeError> {
+    Ok(LeaseInstance { id: LeaseId(reader.varint_signed("lease")?), instance: reader.varint("lease instance")? })
+}
+
+/// Each takes bytes of the input, so a count beyond it ends with the input.
+fn read_leases<T>(
+    reader: &mut Reader,
+    read: impl Fn(&mut Reader) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let count = reader.varint("lease count")?;
+    let mut leases = Vec::new();
+    for _ in 0..count {
+        leases.push(read(reader)?);
+    }
+    Ok(leases)
 }
 
 fn write_put(out: &mut Vec<u8>, put: &Put) {

@@ -3,13 +3,15 @@
 //! ```text
 //! c | key                              the current version of a key: latest reads are dense, no history in between
 //! h | escaped key | 0 1 | rev | rank   a version that was superseded, or a tombstone
-//! m | name                             state, mark, sweep (see `state`)
+//! k | lease | key                      the key is attached to the lease
+//! l | lease                            a lease (see `lease`)
+//! m | name                             state, mark, sweep (see `state`), leases granted
 //! r | rev | sub                        what happened at a revision, no values: work list of watches and of the sweep
 //! ```
 //!
 //! Invariant: rows sort bytewise as (key, revision, rank) for arbitrary keys. In history keys a zero byte is written as
 //! `00 FF` and the key ends with `00 01`, so no key's rows lie between those of another. Revisions are 8 bytes
-//! big-endian (never negative), sub numbers 4.
+//! big-endian (never negative), sub numbers 4, leases 8 with the sign bit flipped.
 //!
 //! The rank orders history rows of one key and one revision. Only a transaction that puts and deletes the same key has
 //! more than one there (see `validate::written_keys`):
@@ -17,7 +19,7 @@
 
 use std::ops::Bound;
 
-use base::{Fault, Revision};
+use base::{Fault, LeaseId, Revision};
 use bytes::Bytes;
 
 use crate::span::Span;
@@ -25,6 +27,8 @@ use crate::span::Span;
 const CURRENT: u8 = b'c';
 const HISTORY: u8 = b'h';
 const EVENT: u8 = b'r';
+const ATTACHMENT: u8 = b'k';
+const LEASE: u8 = b'l';
 
 /// Revision, compaction floor and counters.
 pub(crate) const STATE: &[u8] = b"mstate";
@@ -32,11 +36,15 @@ pub(crate) const STATE: &[u8] = b"mstate";
 pub(crate) const MARK: &[u8] = b"mmark";
 /// How far this node's sweep has come.
 pub(crate) const SWEEP: &[u8] = b"msweep";
+/// How many leases were ever granted.
+pub(crate) const LEASES_GRANTED: &[u8] = b"mlease";
 
 const TERMINATOR: [u8; 2] = [0, 1];
 const ESCAPE: u8 = 0xff;
 /// Bytes of a history key behind the escaped key: terminator, revision, rank.
 const HISTORY_TAIL: usize = 2 + 8 + 1;
+/// Bytes in front of the key of an attachment: tag and lease.
+const LEASE_BYTES: usize = 1 + 8;
 
 /// What a history row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,8 +204,64 @@ pub(crate) fn event_bounds(revision: i64, sub: u32, last: i64) -> (Bound<Bytes>,
     (Bound::Included(event(revision.max(0), sub).into()), Bound::Included(event(last.max(0), u32::MAX).into()))
 }
 
+/// Leases sort by their number, negative ones first.
+fn write_lease(out: &mut Vec<u8>, tag: u8, id: LeaseId) {
+    out.push(tag);
+    out.extend_from_slice(&((id.0 as u64) ^ (1 << 63)).to_be_bytes());
+}
+
+/// The row of a lease.
+pub(crate) fn lease(id: LeaseId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(LEASE_BYTES);
+    write_lease(&mut out, LEASE, id);
+    out
+}
+
+pub(crate) fn read_lease(row_key: &Bytes) -> Result<LeaseId, Fault> {
+    match row_key.split_first() {
+        Some((&LEASE, id)) if id.len() == 8 => {
+            Ok(LeaseId((u64::from_be_bytes(id.try_into().expect("8 bytes")) ^ (1 << 63)) as i64))
+        }
+        _ => Err(Fault::Corrupt { place: format!("row {row_key:?}"), detail: "malformed lease key".into() }),
+    }
+}
+
+/// The bounds of all leases.
+pub(crate) fn lease_bounds() -> (Bound<Bytes>, Bound<Bytes>) {
+    (Bound::Included(Bytes::from_static(&[LEASE])), Bound::Excluded(Bytes::from_static(&[LEASE + 1])))
+}
+
+/// The row that says that a key is attached to a lease.
+pub(crate) fn attachment(id: LeaseId, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(LEASE_BYTES + key.len());
+    write_lease(&mut out, ATTACHMENT, id);
+    out.extend_from_slice(key);
+    out
+}
+
+/// The user key of an attachment, as a slice of it.
+pub(crate) fn attached_key(attachment: &Bytes) -> Bytes {
+    attachment.slice(LEASE_BYTES..)
+}
+
+/// The bounds of the attachments of one lease.
+pub(crate) fn attachment_bounds(id: LeaseId) -> (Bound<Bytes>, Bound<Bytes>) {
+    let to = match id.0.checked_add(1) {
+        Some(next) => Bound::Excluded(attachment(LeaseId(next), b"").into()),
+        None => all_attachments().1,
+    };
+    (Bound::Included(attachment(id, b"").into()), to)
+}
+
+/// The bounds of all attachments.
+pub(crate) fn all_attachments() -> (Bound<Bytes>, Bound<Bytes>) {
+    (Bound::Included(Bytes::from_static(&[ATTACHMENT])), Bound::Excluded(Bytes::from_static(&[ATTACHMENT + 1])))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeBounds as _;
+
     use super::*;
 
     #[test]
@@ -222,6 +286,24 @@ mod tests {
         assert_eq!(history(b"a\0b", 258, Rank::Version), b"ha\0\xffb\0\x01\0\0\0\0\0\0\x01\x02\x02");
         assert_eq!(event(258, 3), b"r\0\0\0\0\0\0\x01\x02\0\0\0\x03");
         assert_eq!(read_event(&event(258, 3).into()).unwrap(), (Revision(258), 3));
+        assert_eq!(lease(LeaseId(258)), b"l\x80\0\0\0\0\0\x01\x02");
+        assert_eq!(attachment(LeaseId(-1), b"a\0"), b"k\x7f\xff\xff\xff\xff\xff\xff\xffa\0");
+    }
+
+    #[test]
+    fn attachments_lie_between_the_bounds_of_their_lease_and_no_other() {
+        let ids = [i64::MIN, -1, 0, 1, 255, 256, i64::MAX].map(LeaseId);
+        for id in ids {
+            assert_eq!(read_lease(&lease(id).into()).unwrap(), id);
+            for of in ids {
+                let (from, to) = attachment_bounds(id);
+                for key in [&b"\0"[..], b"\xff\xff"] {
+                    let row = Bytes::from(attachment(of, key));
+                    assert_eq!((from.clone(), to.clone()).contains(&row), of == id, "{of:?} in {id:?}");
+                    assert_eq!(attached_key(&row), key);
+                }
+            }
+        }
     }
 
     #[test]
@@ -233,6 +315,9 @@ mod tests {
             b"ha\0\x01\0\0\0\0\0\0\0\0\x03",
         ] {
             assert!(read_history(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
+        }
+        for bytes in [&b""[..], b"l", b"l\0\0", b"k\0\0\0\0\0\0\0\0"] {
+            assert!(read_lease(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
         for bytes in [&b""[..], b"r", b"r\0\0\0\0\0\0\0\0\0\0\0", b"x\0\0\0\0\0\0\0\0\0\0\0\0"] {
             assert!(read_event(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");

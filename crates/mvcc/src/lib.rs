@@ -13,8 +13,7 @@
 //!
 //! Reading order: `command`, `outcome`, `keys` (the row layout), `engine`, `machine`, `range`, then `history`,
 //! `compact` and `hash`. The crate sits on floor 1: no clock, file, thread or randomness.
-//! Left out so far: leases (every lease is unknown, see `machine::lease_exists`) and prepared writes of transactions
-//! over several groups.
+//! Left out so far: prepared writes of transactions over several groups.
 
 mod budget;
 pub mod command;
@@ -25,6 +24,7 @@ pub mod engine;
 pub mod hash;
 pub mod history;
 mod keys;
+pub mod lease;
 pub mod machine;
 pub mod outcome;
 mod outcome_codec;
@@ -41,17 +41,18 @@ pub mod validate;
 mod writer;
 
 pub use command::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, RangeRequest, SortOrder, SortTarget,
-    Txn,
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
+    LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
 };
 pub use compact::{Sweep, sweep};
 pub use engine::{Batch, Engine, MemEngine, Scan, View};
 pub use hash::{StateHash, hash};
 pub use history::{EventBudget, EventPage, EventQuery, events};
+pub use lease::{Lease, LeaseChange, attached, lease, lease_hash, leases};
 pub use machine::{Apply, Machine};
 pub use outcome::{
-    Change, CompactResult, DeleteResult, Event, EventKind, KeyValue, OpOutcome, OpResult, Outcome, OutcomeResult,
-    PutResult, RangeResult, TxnResult,
+    Change, CompactResult, DeleteResult, Event, EventKind, KeyValue, LeaseGrantResult, OpOutcome, OpResult, Outcome,
+    OutcomeResult, PutResult, RangeResult, TxnResult,
 };
 pub use range::{RangeResponse, ReadError, range, range_whole, range_within};
 pub use reject::{Class, Reject};

@@ -3,15 +3,20 @@
 //! Invariant: rows, state and the caller's mark reach the engine in one batch or not at all, so after a crash the
 //! entries behind the mark are applied again, with the same result. A refused command leaves no trace.
 
+use base::codec::put_varint;
 use base::{Fault, LeaseId, Revision, limits};
 use bytes::Bytes;
 
 use crate::budget::Budget;
-use crate::command::{Command, Compact, DeleteRange, Op, Put, Txn};
+use crate::command::{
+    Command, Compact, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, Op, Put, Txn,
+};
 use crate::engine::{Batch, Engine, View};
 use crate::keys;
+use crate::lease::{self, Lease, LeaseChange, lease};
 use crate::outcome::{
-    Change, CompactResult, DeleteResult, OpOutcome, OpResult, Outcome, OutcomeResult, PutResult, TxnResult,
+    Change, CompactResult, DeleteResult, LeaseGrantResult, OpOutcome, OpResult, Outcome, OutcomeResult, PutResult,
+    TxnResult,
 };
 use crate::range::ReadError;
 use crate::reject::Reject;
@@ -20,11 +25,6 @@ use crate::state::{State, mark, state};
 use crate::txn::{Path, check_lease, read_op};
 use crate::validate::Limits;
 use crate::writer::Writer;
-
-/// Whether a lease exists. There is no lease table yet, so none does; this is the one place that will ask it.
-pub(crate) fn lease_exists(_lease: LeaseId) -> bool {
-    false
-}
 
 /// The position of one group's store: what its engine holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,9 @@ impl Machine {
         assert!(shown == self.state, "the view shows {shown:?}, the machine is at {:?}", self.state);
         let state = self.state;
         let answers_left = limits::ANSWERS_BYTES_MAX;
-        Ok(Apply { machine: self, staged: Staged::new(view), state, changes: None, answers_left, broken: false })
+        let staged = Staged::new(view);
+        let lease_changes = Vec::new();
+        Ok(Apply { machine: self, staged, state, changes: None, lease_changes, answers_left, broken: false })
     }
 }
 
@@ -69,6 +71,7 @@ pub struct Apply<'a> {
     staged: Staged,
     state: State,
     changes: Option<Vec<Change>>,
+    lease_changes: Vec<LeaseChange>,
     /// Bytes of pairs that the answers of this batch may still take together.
     answers_left: usize,
     /// A fault left a command half staged.
@@ -79,6 +82,11 @@ impl Apply<'_> {
     /// From now on collects the changes of each command for [`finish`](Self::finish).
     pub fn keep_changes(&mut self) {
         self.changes.get_or_insert_default();
+    }
+
+    /// What happened to leases since the last call, in order; for the clock that decides when they are over.
+    pub fn take_lease_changes(&mut self) -> Vec<LeaseChange> {
+        std::mem::take(&mut self.lease_changes)
     }
 
     /// From now on the answers of this batch may take this many bytes of pairs together, instead of
@@ -128,11 +136,15 @@ impl Apply<'_> {
             Command::DeleteRange(delete) => OutcomeResult::DeleteRange(self.delete_range(delete, budget)?),
             Command::Txn(txn) => OutcomeResult::Txn(self.txn(txn, budget)?),
             Command::Compact(compact) => OutcomeResult::Compact(self.compact(compact)?),
+            Command::LeaseGrant(grant) => OutcomeResult::LeaseGrant(self.lease_grant(grant)?),
+            Command::LeaseRevoke(revoke) => self.lease_revoke(revoke)?,
+            Command::LeaseExpire(expire) => OutcomeResult::LeaseExpire(self.lease_expire(expire)?),
+            Command::LeaseCheckpoint(checkpoint) => OutcomeResult::LeaseCheckpoint(self.lease_checkpoint(checkpoint)?),
         })
     }
 
     fn put(&mut self, put: &Put, budget: &mut Budget) -> Result<PutResult, ReadError> {
-        check_lease(put)?;
+        check_lease(&self.staged, put)?;
         let mut writer = self.writer();
         let prev_kv = writer.put(put, budget)?;
         let change = writer.finish();
@@ -168,6 +180,69 @@ impl Apply<'_> {
         }
         self.state.compacted = compact.revision;
         Ok(CompactResult { compacted: compact.revision })
+    }
+
+    fn lease_grant(&mut self, grant: &LeaseGrant) -> Result<LeaseGrantResult, ReadError> {
+        if lease(&self.staged, grant.id)?.is_some() {
+            return Err(Reject::LeaseExists.into());
+        }
+        let instance = lease::granted(&self.staged)? + 1;
+        let mut counter = Vec::new();
+        put_varint(&mut counter, instance);
+        self.staged.put(Bytes::from_static(keys::LEASES_GRANTED), counter.into());
+        let granted = Lease { id: grant.id, instance, ttl_s: grant.ttl_s.max(1), remaining_s: 0 };
+        self.staged.put(keys::lease(grant.id).into(), granted.encode());
+        self.lease_changes.push(LeaseChange::Granted(granted));
+        Ok(LeaseGrantResult { id: granted.id, ttl_s: granted.ttl_s })
+    }
+
+    fn lease_revoke(&mut self, revoke: &LeaseRevoke) -> Result<OutcomeResult, ReadError> {
+        if lease(&self.staged, revoke.id)?.is_none() {
+            return Err(Reject::LeaseNotFound.into());
+        }
+        self.end_lease(revoke.id)?;
+        Ok(OutcomeResult::LeaseRevoke)
+    }
+
+    /// What the proposer believed is checked here: the lease may have been revoked, and granted anew, in between.
+    fn lease_expire(&mut self, expire: &LeaseExpire) -> Result<u64, Fault> {
+        let (mut expired, mut deleted) = (0, 0);
+        for expected in &expire.leases {
+            if deleted >= limits::LEASE_EXPIRE_KEYS_MAX {
+                break;
+            }
+            if lease(&self.staged, expected.id)?.is_some_and(|lease| lease.instance == expected.instance) {
+                deleted += self.end_lease(expected.id)?;
+                expired += 1;
+            }
+        }
+        Ok(expired)
+    }
+
+    fn lease_checkpoint(&mut self, checkpoint: &LeaseCheckpoint) -> Result<u64, Fault> {
+        let mut written = 0;
+        for (expected, remaining_s) in &checkpoint.leases {
+            let Some(found) = lease(&self.staged, expected.id)? else { continue };
+            if found.instance == expected.instance {
+                let remaining_s = (*remaining_s).clamp(0, found.ttl_s);
+                let id = found.id;
+                self.staged.put(keys::lease(id).into(), Lease { remaining_s, ..found }.encode());
+                self.lease_changes.push(LeaseChange::Checkpointed { id, remaining_s });
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Deletes a lease with its keys, at one revision; answers with the number of keys.
+    fn end_lease(&mut self, id: LeaseId) -> Result<usize, Fault> {
+        let mut writer = self.writer();
+        let deleted = writer.delete_attached(id)?;
+        let change = writer.finish();
+        self.keep(change);
+        self.staged.delete(keys::lease(id).into());
+        self.lease_changes.push(LeaseChange::Gone(id));
+        Ok(deleted)
     }
 
     fn writer(&mut self) -> Writer<'_> {

@@ -76,6 +76,14 @@ pub enum OutcomeResult {
     Txn(TxnResult),
     /// To a compaction.
     Compact(CompactResult),
+    /// To a grant of a lease.
+    LeaseGrant(LeaseGrantResult),
+    /// To the end of a lease.
+    LeaseRevoke,
+    /// To leases running out: how many there were of them.
+    LeaseExpire(u64),
+    /// To leases' time written down: how many there were of them.
+    LeaseCheckpoint(u64),
     /// Refused; nothing was changed.
     Rejected(Reject),
 }
@@ -143,4 +151,13 @@ pub struct RangeResult {
 pub struct CompactResult {
     /// The floor that now holds.
     pub compacted: Revision,
+}
+
+/// The answer to a grant of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeaseGrantResult {
+    /// The lease.
+    pub id: LeaseId,
+    /// Seconds it lives without a renewal.
+    pub ttl_s: i64,
 }

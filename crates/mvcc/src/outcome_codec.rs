@@ -9,8 +9,8 @@ use base::{DecodeError, LeaseId, Reader, Revision};
 use bytes::Bytes;
 
 use crate::outcome::{
-    CompactResult, DeleteResult, KeyValue, OpOutcome, OpResult, Outcome, OutcomeResult, PutResult, RangeResult,
-    TxnResult,
+    CompactResult, DeleteResult, KeyValue, LeaseGrantResult, OpOutcome, OpResult, Outcome, OutcomeResult, PutResult,
+    RangeResult, TxnResult,
 };
 use crate::reject::Reject;
 
@@ -23,6 +23,10 @@ const TXN: u8 = 3;
 const COMPACT: u8 = 4;
 const RANGE: u8 = 5;
 const ANSWER_TOO_LARGE: u8 = 6;
+const LEASE_GRANT: u8 = 7;
+const LEASE_REVOKE: u8 = 8;
+const LEASE_EXPIRE: u8 = 9;
+const LEASE_CHECKPOINT: u8 = 10;
 
 impl Outcome {
     /// The bytes of the outcome.
@@ -48,6 +52,20 @@ impl Outcome {
                 out.push(COMPACT);
                 put_varint_signed(&mut out, compact.compacted.0);
             }
+            OutcomeResult::LeaseGrant(grant) => {
+                out.push(LEASE_GRANT);
+                put_varint_signed(&mut out, grant.id.0);
+                put_varint_signed(&mut out, grant.ttl_s);
+            }
+            OutcomeResult::LeaseRevoke => out.push(LEASE_REVOKE),
+            OutcomeResult::LeaseExpire(count) => {
+                out.push(LEASE_EXPIRE);
+                put_varint(&mut out, *count);
+            }
+            OutcomeResult::LeaseCheckpoint(count) => {
+                out.push(LEASE_CHECKPOINT);
+                put_varint(&mut out, *count);
+            }
             OutcomeResult::AnswerTooLarge => out.push(ANSWER_TOO_LARGE),
             OutcomeResult::Rejected(reject) => {
                 out.push(REJECTED);
@@ -71,6 +89,13 @@ impl Outcome {
             COMPACT => {
                 OutcomeResult::Compact(CompactResult { compacted: Revision(reader.varint_signed("compacted")?) })
             }
+            LEASE_GRANT => OutcomeResult::LeaseGrant(LeaseGrantResult {
+                id: LeaseId(reader.varint_signed("lease")?),
+                ttl_s: reader.varint_signed("lease ttl")?,
+            }),
+            LEASE_REVOKE => OutcomeResult::LeaseRevoke,
+            LEASE_EXPIRE => OutcomeResult::LeaseExpire(reader.varint("leases expired")?),
+            LEASE_CHECKPOINT => OutcomeResult::LeaseCheckpoint(reader.varint("leases checkpointed")?),
             ANSWER_TOO_LARGE => OutcomeResult::AnswerTooLarge,
             REJECTED => OutcomeResult::Rejected(Reject::read(&mut reader)?),
             _ => return Err(reader.error("outcome kind")),

@@ -37,9 +37,15 @@ pub enum Reject {
     /// The revision has not been reached.
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,
-    /// The lease of a put does not exist.
+    /// The lease of a put, or the one to be revoked, does not exist.
     #[error("etcdserver: requested lease not found")]
     LeaseNotFound,
+    /// The lease to be granted exists.
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    /// More seconds than a lease may have.
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
 }
 
 /// The gRPC status a refusal is sent as.
@@ -51,11 +57,13 @@ pub enum Class {
     OutOfRange,
     /// `NOT_FOUND`.
     NotFound,
+    /// `FAILED_PRECONDITION`.
+    FailedPrecondition,
 }
 
 impl Reject {
     /// Every refusal, in the order of the codes they are encoded with.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::EmptyKey,
         Self::KeyNotFound,
         Self::ValueProvided,
@@ -67,6 +75,8 @@ impl Reject {
         Self::FutureRevision,
         Self::LeaseNotFound,
         Self::KeyTooLong,
+        Self::LeaseExists,
+        Self::LeaseTtlTooLarge,
     ];
 
     /// The status it is sent as.
@@ -81,8 +91,9 @@ impl Reject {
             | Self::TooManyOperations
             | Self::DuplicateKey
             | Self::InvalidSortOption => Class::InvalidArgument,
-            Self::Compacted | Self::FutureRevision => Class::OutOfRange,
+            Self::Compacted | Self::FutureRevision | Self::LeaseTtlTooLarge => Class::OutOfRange,
             Self::LeaseNotFound => Class::NotFound,
+            Self::LeaseExists => Class::FailedPrecondition,
         }
     }
 
@@ -100,6 +111,8 @@ impl Reject {
             Self::FutureRevision => 9,
             Self::LeaseNotFound => 10,
             Self::KeyTooLong => 11,
+            Self::LeaseExists => 12,
+            Self::LeaseTtlTooLarge => 13,
         }
     }
 
@@ -120,6 +133,6 @@ mod tests {
             assert_eq!(Reject::read(&mut Reader::new(vec![reject.code()].into())), Ok(reject));
         }
         assert!(Reject::read(&mut Reader::new(vec![0].into())).is_err());
-        assert!(Reject::read(&mut Reader::new(vec![12].into())).is_err());
+        assert!(Reject::read(&mut Reader::new(vec![14].into())).is_err());
     }
 }

@@ -19,6 +19,9 @@ const HAS_LEASE: u8 = 1;
 /// The value of a tombstone row; its key says everything.
 pub(crate) const TOMBSTONE: &[u8] = &[1];
 
+/// The value of an attachment row; its key says everything.
+pub(crate) const ATTACHED: &[u8] = &[1];
+
 /// What a row holds besides the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {

@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::command::{Op, Put, RangeRequest, Txn};
 use crate::compare;
 use crate::engine::View;
-use crate::machine::lease_exists;
+use crate::keys;
 use crate::outcome::{OpOutcome, OpResult, Outcome, OutcomeResult, RangeResult, TxnResult};
 use crate::range::{ReadError, evaluate, stored_bytes};
 use crate::reject::Reject;
@@ -81,7 +81,7 @@ fn check_range(state: &State, range: &RangeRequest) -> Result<(), Reject> {
 }
 
 fn check_put(view: &dyn View, put: &Put) -> Result<(), ReadError> {
-    check_lease(put)?;
+    check_lease(view, put)?;
     if needs_existing(put) && scan::point(view, &put.key, None)?.is_none() {
         return Err(Reject::KeyNotFound.into());
     }
@@ -94,8 +94,11 @@ pub(crate) fn needs_existing(put: &Put) -> bool {
 }
 
 /// Whether the lease the put names exists.
-pub(crate) fn check_lease(put: &Put) -> Result<(), Reject> {
-    if put.lease.0 != 0 && !lease_exists(put.lease) { Err(Reject::LeaseNotFound) } else { Ok(()) }
+pub(crate) fn check_lease(view: &dyn View, put: &Put) -> Result<(), ReadError> {
+    if put.lease.0 != 0 && view.get(&keys::lease(put.lease))?.is_none() {
+        return Err(Reject::LeaseNotFound.into());
+    }
+    Ok(())
 }
 
 /// Answers a transaction for which [`Txn::is_read_only`] holds, without the log. When the pairs would take more than

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use base::limits::{KEY_BYTES_MAX, TXN_DEPTH_MAX, TXN_OPS_MAX};
+use base::limits::{KEY_BYTES_MAX, LEASE_TTL_S_MAX, TXN_DEPTH_MAX, TXN_OPS_MAX};
 use bytes::Bytes;
 
-use crate::command::{Command, DeleteRange, Op, Put, RangeRequest, SortOrder, SortTarget, Txn};
+use crate::command::{Command, DeleteRange, LeaseGrant, Op, Put, RangeRequest, SortOrder, SortTarget, Txn};
 use crate::reject::Reject;
 
 /// Operations and compares in one command, all nesting levels together. Keeps the memory of a decoded command in
@@ -41,7 +41,8 @@ impl Command {
             Self::Put(put) => put.validate(),
             Self::DeleteRange(delete) => delete.validate(),
             Self::Txn(txn) => txn.validate(limits),
-            Self::Compact(_) => Ok(()),
+            Self::LeaseGrant(grant) => grant.validate(),
+            Self::Compact(_) | Self::LeaseRevoke(_) | Self::LeaseExpire(_) | Self::LeaseCheckpoint(_) => Ok(()),
         }
     }
 }
@@ -75,6 +76,19 @@ impl DeleteRange {
     /// The static checks.
     pub fn validate(&self) -> Result<(), Reject> {
         check_span(&self.key, &self.range_end)
+    }
+}
+
+impl LeaseGrant {
+    /// The static checks.
+    pub fn validate(&self) -> Result<(), Reject> {
+        if self.id.0 == 0 {
+            return Err(Reject::LeaseNotFound);
+        }
+        if self.ttl_s > LEASE_TTL_S_MAX {
+            return Err(Reject::LeaseTtlTooLarge);
+        }
+        Ok(())
     }
 }
 

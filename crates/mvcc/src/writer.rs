@@ -3,13 +3,14 @@
 //! Invariant: everything a command writes carries one revision, one above the state's; the state moves only in
 //! [`Writer::finish`], and only if something was written.
 
-use base::{Fault, Revision};
+use base::{Fault, LeaseId, Revision};
 use bytes::Bytes;
 
 use crate::budget::Budget;
 use crate::command::{DeleteRange, Put};
 use crate::engine::View;
 use crate::keys::{self, Rank};
+use crate::lease;
 use crate::outcome::{Change, DeleteResult, Event, EventKind, KeyValue};
 use crate::range::{ReadError, stored_bytes};
 use crate::reject::Reject;
@@ -85,6 +86,7 @@ impl<'a> Writer<'a> {
         let buffer = Bytes::from(buffer);
         let row = buffer.slice(key_end..row_end);
 
+        let old_lease = old.map_or(LeaseId(0), |(header, _)| header.lease);
         let prev = old.map(|(header, row)| (header, row.clone()));
         let mut answer = None;
         let want_prev = put.prev_kv && budget.is_open();
@@ -100,10 +102,42 @@ impl<'a> Writer<'a> {
             Some((_, row)) => self.staged.put(buffer.slice(event_end..), row),
             None => self.state.keys += 1,
         }
+        self.attach(&put.key, old_lease, header.lease);
         self.staged.put(buffer.slice(..key_end), row);
         self.staged.put(buffer.slice(row_end..event_key_end), buffer.slice(event_key_end..event_end));
         self.sub += 1;
         Ok(answer)
+    }
+
+    /// Moves a key from one lease to another; 0 is none.
+    fn attach(&mut self, key: &[u8], from: LeaseId, to: LeaseId) {
+        if from == to {
+            return;
+        }
+        if from.0 != 0 {
+            self.staged.delete(keys::attachment(from, key).into());
+        }
+        if to.0 != 0 {
+            self.staged.put(keys::attachment(to, key).into(), Bytes::from_static(rows::ATTACHED));
+        }
+    }
+
+    /// Deletes all keys that are attached to a lease, in key order; answers with their number.
+    pub(crate) fn delete_attached(&mut self, id: LeaseId) -> Result<usize, Fault> {
+        let keys = lease::attached(self.staged, id, usize::MAX)?.expect("no bound on the bytes");
+        let count = keys.len();
+        for key in keys {
+            let row = scan::point(self.staged, &key, None)?;
+            let header = row.as_ref().map(|row| rows::read_header(row)).transpose()?;
+            match (row, header) {
+                (Some(row), Some(header)) if header.lease == id => self.delete(key, &header, row)?,
+                _ => {
+                    let detail = format!("{key:?} is attached to it and does not know it");
+                    return Err(Fault::Corrupt { place: format!("lease {}", id.0), detail });
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// Deletes all keys of a range; answers with their number, and with the pairs if they are asked for and fit.
@@ -144,6 +178,7 @@ impl<'a> Writer<'a> {
         self.staged
             .put(keys::history(&key, self.revision, Rank::Tombstone).into(), Bytes::from_static(rows::TOMBSTONE));
         self.staged.delete(keys::current(&key).into());
+        self.attach(&key, header.lease, LeaseId(0));
         let mut event = Vec::with_capacity(key.len() + 11);
         rows::write_event(&mut event, EventKind::Delete, header.modified, &key);
         self.staged.put(keys::event(self.revision, self.sub).into(), event.into());

@@ -22,6 +22,7 @@ pub(crate) fn rejected(reject: Reject) -> Status {
         Class::InvalidArgument => Code::InvalidArgument,
         Class::OutOfRange => Code::OutOfRange,
         Class::NotFound => Code::NotFound,
+        Class::FailedPrecondition => Code::FailedPrecondition,
     };
     Status::new(code, reject.to_string())
 }

@@ -3,12 +3,12 @@
 use base::{LeaseId, Revision};
 use bytes::Bytes;
 use mvcc::{
-    Command, Compact, CompactResult, Compare, CompareResult, CompareTarget, DeleteRange, DeleteResult, KeyValue, Op,
-    OpOutcome, OpResult, Outcome, OutcomeResult, Put, PutResult, RangeRequest, RangeResult, Reject, SortOrder,
-    SortTarget, Txn, TxnResult,
+    Command, Compact, CompactResult, Compare, CompareResult, CompareTarget, DeleteRange, DeleteResult, KeyValue,
+    LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseGrantResult, LeaseInstance, LeaseRevoke, Op, OpOutcome, OpResult,
+    Outcome, OutcomeResult, Put, PutResult, RangeRequest, RangeResult, Reject, SortOrder, SortTarget, Txn, TxnResult,
 };
 
-use crate::store::{Store, bytes, put_of};
+use crate::store::{Store, bytes, put_leased, put_of};
 
 /// Both directions of one format.
 fn check_command(command: &Command, golden: &[u8]) {
@@ -36,6 +36,20 @@ fn commands_have_these_bytes() {
     let delete = DeleteRange { key: bytes("a"), range_end: bytes("b"), prev_kv: true };
     check_command(&Command::DeleteRange(delete), b"\x01\x02\x01\x01a\x01b");
     check_command(&Command::Compact(Compact { revision: Revision(300) }), b"\x01\x04\xd8\x04");
+}
+
+#[test]
+fn lease_commands_have_these_bytes() {
+    let grant = LeaseGrant { id: LeaseId(-2), ttl_s: 60 };
+    check_command(&Command::LeaseGrant(grant), b"\x01\x06\x03\x78");
+    check_command(&Command::LeaseRevoke(LeaseRevoke { id: LeaseId(7) }), b"\x01\x07\x0e");
+    let one = LeaseInstance { id: LeaseId(7), instance: 300 };
+    let two = LeaseInstance { id: LeaseId(8), instance: 1 };
+    check_command(&Command::LeaseExpire(LeaseExpire { leases: vec![one, two] }), b"\x01\x08\x02\x0e\xac\x02\x10\x01");
+    let checkpoint = LeaseCheckpoint { leases: vec![(one, 5)] };
+    check_command(&Command::LeaseCheckpoint(checkpoint), b"\x01\x09\x01\x0e\xac\x02\x0a");
+    let huge = b"\x01\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+    assert!(Command::decode(Bytes::from_static(huge)).is_err(), "a count beyond the input");
 }
 
 #[test]
@@ -116,6 +130,11 @@ fn outcomes_have_these_bytes() {
     check_outcome(&outcome(OutcomeResult::DeleteRange(delete)), &[b"\x01\x06\x02\x02\x01", KV].concat());
     check_outcome(&outcome(OutcomeResult::Compact(CompactResult { compacted: Revision(2) })), b"\x01\x06\x04\x04");
     check_outcome(&outcome(OutcomeResult::Rejected(Reject::Compacted)), b"\x01\x06\x00\x08");
+    let granted = LeaseGrantResult { id: LeaseId(7), ttl_s: 60 };
+    check_outcome(&outcome(OutcomeResult::LeaseGrant(granted)), b"\x01\x06\x07\x0e\x78");
+    check_outcome(&outcome(OutcomeResult::LeaseRevoke), b"\x01\x06\x08");
+    check_outcome(&outcome(OutcomeResult::LeaseExpire(300)), b"\x01\x06\x09\xac\x02");
+    check_outcome(&outcome(OutcomeResult::LeaseCheckpoint(1)), b"\x01\x06\x0a\x01");
     let op = |revision, result| OpOutcome { revision: Revision(revision), result };
     let txn = TxnResult {
         succeeded: true,
@@ -164,4 +183,23 @@ fn a_store_has_these_rows() {
     let swept = store.engine.rows();
     let position = swept.iter().find(|(key, _)| key == "msweep").map(|(_, value)| &value[..]);
     assert_eq!(position, Some(&b"\x01\x01\x03\x03\0"[..]));
+}
+
+#[test]
+fn a_store_with_leases_has_these_rows() {
+    let mut store = Store::new();
+    store.apply(&Command::LeaseGrant(LeaseGrant { id: LeaseId(7), ttl_s: 60 }));
+    store.apply(&Command::Put(put_leased("a", 7)));
+    let rows: [(&[u8], &[u8]); 7] = [
+        (b"ca", b"\x01\x02\0\x01\x0ev"),
+        (b"k\x80\0\0\0\0\0\0\x07a", b"\x01"),
+        (b"l\x80\0\0\0\0\0\0\x07", b"\x01\x01\x3c\0"),
+        (b"mlease", b"\x01"),
+        (b"mmark", b"\0\0\0\0\0\0\0\x02"),
+        (b"mstate", b"\x01\x04\x01\x01"),
+        (b"r\0\0\0\0\0\0\0\x02\0\0\0\0", b"\0\0a"),
+    ];
+    let found = store.engine.rows();
+    let found: Vec<(&[u8], &[u8])> = found.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+    assert_eq!(found, rows);
 }

@@ -5,7 +5,7 @@
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::{Fault, Revision};
+use base::{Fault, LeaseId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Batch, Change, Command, Engine, EventBudget, EventQuery, Machine, MemEngine, Outcome, RangeRequest, RangeStream,
@@ -33,6 +33,8 @@ pub(crate) enum Defect {
     SweepTakesFloor,
     /// The batch is written without the caller's mark, so a replay applies entries twice.
     LosesMark,
+    /// Batches lose attachments of keys to leases.
+    LosesAttachments,
     /// The model believes that the floor itself is not readable.
     ModelFloorOffByOne,
 }
@@ -64,6 +66,7 @@ impl Engine for DefectiveEngine {
                 batch.rows.retain(|(key, _)| key.first() != Some(&b'h') || key.last() != Some(&1));
             }
             Defect::LosesDeletes => batch.rows.retain(|(key, row)| key.first() != Some(&b'c') || row.is_some()),
+            Defect::LosesAttachments => batch.rows.retain(|(key, row)| key.first() != Some(&b'k') || row.is_none()),
             Defect::LosesMark => batch.rows.retain(|(key, _)| key != "mmark"),
             _ => {}
         }
@@ -171,6 +174,7 @@ impl Driver {
             return Ok(());
         }
         let before = self.machine.state();
+        let lease_changes = self.model.lease_log.split_off(0);
         // A batch that is dropped must not have happened.
         let mut dropped = fault(self.machine.begin(self.engine.view()))?;
         fault(dropped.command(&self.log[self.written].0, true))?;
@@ -184,6 +188,7 @@ impl Driver {
             prop_assert_eq!(&Outcome::decode(outcome.encode()), &Ok(outcome.clone()));
             prop_assert_eq!(&outcome, expected, "{:?}", Command::decode(payload.clone()));
         }
+        prop_assert_eq!(apply.take_lease_changes(), lease_changes);
         self.written = self.log.len();
         let (batch, changes) = apply.finish(Bytes::copy_from_slice(&(self.written as u64).to_be_bytes()));
         let mut expected = vec![];
@@ -196,6 +201,17 @@ impl Driver {
         prop_assert_eq!(self.machine.state().revision.0, self.model.revision());
         prop_assert_eq!(self.machine.state().compacted.0, self.model.floor);
         prop_assert_eq!(self.machine.state().keys as usize, self.model.latest().len());
+        self.compare_leases()
+    }
+
+    fn compare_leases(&self) -> Result<(), TestCaseError> {
+        let view = self.engine.view();
+        let expected: Vec<_> = self.model.leases.values().copied().collect();
+        prop_assert_eq!(fault(mvcc::leases(&*view))?, expected);
+        for id in [7, -1, i64::MAX].map(LeaseId) {
+            prop_assert_eq!(fault(mvcc::lease(&*view, id))?, self.model.leases.get(&id).copied());
+            prop_assert_eq!(fault(mvcc::attached(&*view, id, usize::MAX))?, Some(self.model.attached(id)));
+        }
         Ok(())
     }
 
@@ -323,6 +339,7 @@ impl Driver {
 
     /// Every readable revision, every start of a watch, before and after the rest of the sweep.
     fn compare_everything(&self) -> Result<(), TestCaseError> {
+        self.compare_leases()?;
         let hashes = self.compare_history()?;
         while !self.sweep(3)? {}
         prop_assert_eq!(self.compare_history()?, hashes);
@@ -383,6 +400,8 @@ impl Driver {
             fault(single.write(apply.finish(Bytes::from_static(b"end")).0))?;
         }
         prop_assert!(whole == single, "batches show in the rows");
+        let lease_hash = |engine: &dyn Engine| fault(mvcc::lease_hash(&*engine.view()));
+        prop_assert_eq!(lease_hash(&whole)?, lease_hash(&self.engine.inner)?);
 
         // A sweep in one go ends at the same rows as the interrupted ones did.
         for (events, engine) in [(1, &whole), (usize::MAX, &single)] {

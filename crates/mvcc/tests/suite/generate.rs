@@ -3,8 +3,8 @@
 use base::{LeaseId, Revision};
 use bytes::Bytes;
 use mvcc::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, RangeRequest, SortOrder, SortTarget,
-    Txn,
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
+    LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
 };
 use proptest::prelude::*;
 
@@ -45,7 +45,28 @@ fn filter() -> impl Strategy<Value = Revision> {
 }
 
 fn lease() -> impl Strategy<Value = LeaseId> {
-    prop_oneof![40 => Just(LeaseId(0)), 1 => Just(LeaseId(7))]
+    prop_oneof![30 => Just(LeaseId(0)), 10 => Just(LeaseId(7)), 2 => lease_id()]
+}
+
+fn lease_id() -> impl Strategy<Value = LeaseId> {
+    prop_oneof![6 => Just(LeaseId(7)), 2 => Just(LeaseId(-1)), 1 => Just(LeaseId(i64::MAX))]
+}
+
+fn lease_instance() -> impl Strategy<Value = LeaseInstance> {
+    (lease_id(), 1u64..6).prop_map(|(id, instance)| LeaseInstance { id, instance })
+}
+
+fn lease_command() -> impl Strategy<Value = Command> {
+    let ttl = prop_oneof![8 => -1i64..100, 1 => Just(9_000_000_000), 1 => Just(9_000_000_001)];
+    let id = prop_oneof![15 => lease_id(), 1 => Just(LeaseId(0))];
+    prop_oneof![
+        10 => (id, ttl).prop_map(|(id, ttl_s)| Command::LeaseGrant(LeaseGrant { id, ttl_s })),
+        3 => lease_id().prop_map(|id| Command::LeaseRevoke(LeaseRevoke { id })),
+        3 => prop::collection::vec(lease_instance(), 0..4)
+            .prop_map(|leases| Command::LeaseExpire(LeaseExpire { leases })),
+        2 => prop::collection::vec((lease_instance(), -1i64..120), 0..4)
+            .prop_map(|leases| Command::LeaseCheckpoint(LeaseCheckpoint { leases })),
+    ]
 }
 
 pub(crate) fn put() -> impl Strategy<Value = Put> {
@@ -106,7 +127,7 @@ fn compare() -> impl Strategy<Value = Compare> {
         number().prop_map(|n| CompareTarget::CreateRevision(Revision(n))),
         number().prop_map(|n| CompareTarget::ModRevision(Revision(n))),
         value().prop_map(CompareTarget::Value),
-        (0i64..2).prop_map(|n| CompareTarget::Lease(LeaseId(n))),
+        (6i64..8).prop_map(|n| CompareTarget::Lease(LeaseId(n % 7 * 7))),
     ];
     let result = prop::sample::select(vec![
         CompareResult::Equal,
@@ -157,6 +178,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         10 => put().prop_map(Command::Put),
         5 => delete().prop_map(Command::DeleteRange),
         10 => txn().prop_map(Command::Txn),
+        6 => lease_command(),
         2 => REVISIONS.prop_map(|revision| Command::Compact(Compact { revision: Revision(revision) })),
     ]
 }

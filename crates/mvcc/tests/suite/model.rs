@@ -7,8 +7,8 @@ use base::{LeaseId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Change, Command, CompactResult, Compare, CompareResult, CompareTarget, DeleteResult, Event, EventKind, KeyValue,
-    Limits, Op, OpOutcome, OpResult, Outcome, OutcomeResult, Put, PutResult, RangeRequest, RangeResponse, RangeResult,
-    Reject, SortOrder, SortTarget, Txn, TxnResult,
+    Lease, LeaseChange, LeaseGrantResult, Limits, Op, OpOutcome, OpResult, Outcome, OutcomeResult, Put, PutResult,
+    RangeRequest, RangeResponse, RangeResult, Reject, SortOrder, SortTarget, Txn, TxnResult,
 };
 
 type Map = BTreeMap<Bytes, KeyValue>;
@@ -20,6 +20,11 @@ pub(crate) struct Model {
     /// Events by revision.
     pub(crate) log: Vec<Vec<Event>>,
     pub(crate) floor: i64,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    /// Leases ever granted.
+    pub(crate) grants: u64,
+    /// What happened to leases, in order.
+    pub(crate) lease_log: Vec<LeaseChange>,
 }
 
 /// A command in progress.
@@ -29,6 +34,7 @@ struct Step {
     now: Map,
     revision_before: i64,
     floor: i64,
+    leases: BTreeSet<LeaseId>,
     events: Vec<Event>,
 }
 
@@ -44,7 +50,14 @@ fn in_span(key: &Bytes, from: &Bytes, end: &Bytes) -> bool {
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Self { states: vec![Map::new(), Map::new()], log: vec![vec![], vec![]], floor: -1 }
+        Self {
+            states: vec![Map::new(), Map::new()],
+            log: vec![vec![], vec![]],
+            floor: -1,
+            leases: BTreeMap::new(),
+            grants: 0,
+            lease_log: vec![],
+        }
     }
 
     pub(crate) fn revision(&self) -> i64 {
@@ -62,6 +75,7 @@ impl Model {
             now: self.latest().clone(),
             revision_before: self.revision(),
             floor: self.floor,
+            leases: self.leases.keys().copied().collect(),
             events: vec![],
         }
     }
@@ -107,9 +121,66 @@ impl Model {
                 self.floor = revision;
                 return Ok(OutcomeResult::Compact(CompactResult { compacted: compact.revision }));
             }
+            Command::LeaseGrant(grant) => {
+                if self.leases.contains_key(&grant.id) {
+                    return Err(Reject::LeaseExists);
+                }
+                self.grants += 1;
+                let ttl_s = if grant.ttl_s < 1 { 1 } else { grant.ttl_s };
+                let lease = Lease { id: grant.id, instance: self.grants, ttl_s, remaining_s: 0 };
+                self.leases.insert(grant.id, lease);
+                self.lease_log.push(LeaseChange::Granted(lease));
+                return Ok(OutcomeResult::LeaseGrant(LeaseGrantResult { id: grant.id, ttl_s }));
+            }
+            Command::LeaseRevoke(revoke) => {
+                if !self.leases.contains_key(&revoke.id) {
+                    return Err(Reject::LeaseNotFound);
+                }
+                self.end_lease(revoke.id);
+                return Ok(OutcomeResult::LeaseRevoke);
+            }
+            Command::LeaseExpire(expire) => {
+                let mut expired = 0;
+                for lease in &expire.leases {
+                    if self.leases.get(&lease.id).is_some_and(|found| found.instance == lease.instance) {
+                        self.end_lease(lease.id);
+                        expired += 1;
+                    }
+                }
+                return Ok(OutcomeResult::LeaseExpire(expired));
+            }
+            Command::LeaseCheckpoint(checkpoint) => {
+                let mut written = 0;
+                for (lease, remaining_s) in &checkpoint.leases {
+                    let Some(found) = self.leases.get_mut(&lease.id) else { continue };
+                    if found.instance != lease.instance {
+                        continue;
+                    }
+                    found.remaining_s = if *remaining_s < 0 { 0 } else { found.ttl_s.min(*remaining_s) };
+                    let change = LeaseChange::Checkpointed { id: lease.id, remaining_s: found.remaining_s };
+                    self.lease_log.push(change);
+                    written += 1;
+                }
+                return Ok(OutcomeResult::LeaseCheckpoint(written));
+            }
         };
         self.done(step);
         Ok(result)
+    }
+
+    fn end_lease(&mut self, id: LeaseId) {
+        let mut step = self.step();
+        for key in self.attached(id) {
+            step.delete(&key, &Bytes::new(), false);
+        }
+        self.done(step);
+        self.leases.remove(&id);
+        self.lease_log.push(LeaseChange::Gone(id));
+    }
+
+    /// The keys that name the lease.
+    pub(crate) fn attached(&self, id: LeaseId) -> Vec<Bytes> {
+        self.latest().values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect()
     }
 
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Reject> {
@@ -177,7 +248,7 @@ impl Step {
     }
 
     fn check_put(&self, put: &Put) -> Result<(), Reject> {
-        if put.lease != LeaseId(0) {
+        if put.lease != LeaseId(0) && !self.leases.contains(&put.lease) {
             return Err(Reject::LeaseNotFound);
         }
         if (put.ignore_lease || put.ignore_value) && !self.before.contains_key(&put.key) {
@@ -382,7 +453,13 @@ pub(crate) fn validate(command: &Command, ops_max: usize) -> Result<(), Reject> 
             intervals(&txn.failure)?;
             Ok(())
         }
-        Command::Compact(_) => Ok(()),
+        Command::LeaseGrant(grant) if grant.id.0 == 0 => Err(Reject::LeaseNotFound),
+        Command::LeaseGrant(grant) if grant.ttl_s > 9_000_000_000 => Err(Reject::LeaseTtlTooLarge),
+        Command::Compact(_)
+        | Command::LeaseGrant(_)
+        | Command::LeaseRevoke(_)
+        | Command::LeaseExpire(_)
+        | Command::LeaseCheckpoint(_) => Ok(()),
     }
 }
 

@@ -54,7 +54,8 @@ fn random_requests_reach_every_refusal_and_every_kind_of_row() {
     let mut refused = std::collections::BTreeMap::new();
     let mut ranks = [0; 3];
     let (mut compacted, mut nested_writes, mut failed_compares) = (0, 0, 0);
-    for _ in 0..400 {
+    let (mut revoked_keys, mut expired, mut checkpointed) = (0, 0, 0);
+    for _ in 0..800 {
         let mut store = Store::new();
         let commands = prop::collection::vec(generate::command(), 30).new_tree(&mut runner).unwrap().current();
         for command in commands {
@@ -67,7 +68,13 @@ fn random_requests_reach_every_refusal_and_every_kind_of_row() {
                     let nested = result.responses.iter().any(|op| matches!(op.result, OpResult::Txn(_)));
                     nested_writes += i32::from(nested && store.machine.state().revision > before);
                 }
-                OutcomeResult::Put(_) | OutcomeResult::DeleteRange(_) | OutcomeResult::AnswerTooLarge => {}
+                OutcomeResult::LeaseRevoke => revoked_keys += store.machine.state().revision.0 - before.0,
+                OutcomeResult::LeaseExpire(count) => expired += count,
+                OutcomeResult::LeaseCheckpoint(count) => checkpointed += count,
+                OutcomeResult::Put(_)
+                | OutcomeResult::DeleteRange(_)
+                | OutcomeResult::LeaseGrant(_)
+                | OutcomeResult::AnswerTooLarge => {}
             }
         }
         for (key, _) in store.engine.rows() {
@@ -82,6 +89,7 @@ fn random_requests_reach_every_refusal_and_every_kind_of_row() {
     }
     let counts = [ranks[0], ranks[1], ranks[2], compacted, nested_writes, failed_compares];
     assert!(counts.iter().all(|count| *count >= 20), "{counts:?}");
+    assert!(revoked_keys >= 20 && expired >= 20 && checkpointed >= 20, "{revoked_keys} {expired} {checkpointed}");
 }
 
 /// The number of runs until the comparison fails.
@@ -108,6 +116,7 @@ fn planted_defects_are_found() {
         Defect::LosesDeletes,
         Defect::SweepTakesFloor,
         Defect::LosesMark,
+        Defect::LosesAttachments,
         Defect::ModelFloorOffByOne,
     ] {
         let runs = runs_until_found(defect);

@@ -1,6 +1,7 @@
 //! The rules of etcd's data model, one by one. Each module header names the part of the protocol; each test is a rule.
 
 mod history;
+mod leases;
 mod reads;
 mod transactions;
 mod writes;

@@ -169,6 +169,8 @@ fn texts_and_classes_are_those_clients_match_on() {
         (Reject::FutureRevision, Class::OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
         (Reject::LeaseNotFound, Class::NotFound, "etcdserver: requested lease not found"),
         (Reject::KeyTooLong, Class::InvalidArgument, "etcdserver: key is too long: at most 32000 bytes are possible"),
+        (Reject::LeaseExists, Class::FailedPrecondition, "etcdserver: lease already exists"),
+        (Reject::LeaseTtlTooLarge, Class::OutOfRange, "etcdserver: too large lease TTL"),
     ];
     assert_eq!(table.map(|(reject, _, _)| reject), Reject::ALL);
     for (reject, class, text) in table {
