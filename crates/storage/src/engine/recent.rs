@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use lsm_tree::SeqNo;
+use xxhash_rust::xxh3::xxh3_64;
 
 const SHARDS: usize = 16;
 /// What an entry costs beside its bytes.
@@ -22,29 +23,35 @@ const ROW_BYTES_MAX: usize = 16 * 1024;
 
 /// The row's newest value (`None`: there is no such row), and the number of the batch that wrote it, or of the snapshot
 /// that found it.
-#[derive(Clone)]
 struct Entry {
+    key: Bytes,
     seqno: SeqNo,
     value: Option<Bytes>,
 }
 
-/// Keys arrive hashed already.
+/// The hash of a row's key, computed once for all that is done with it.
+type Hash = u64;
+
+/// Keys are hashes already.
 #[derive(Default)]
-struct Hashed(u64);
+struct Hashed(Hash);
 
 impl Hasher for Hashed {
     fn finish(&self) -> u64 {
         self.0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys are numbers");
     }
 
-    fn write_usize(&mut self, _: usize) {}
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
-type Generation = HashMap<Bytes, Entry, BuildHasherDefault<Hashed>>;
+/// Of rows with the same hash one has a place, and the others are not kept.
+type Generation = HashMap<Hash, Entry, BuildHasherDefault<Hashed>>;
 
 /// Two generations: when the young one is full it becomes the old one, and what was old and not asked for is gone.
 #[derive(Default)]
@@ -69,21 +76,21 @@ impl Recent {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), generation_bytes }
     }
 
-    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
-        let hash = xxhash_rust::xxh3::xxh3_64(key);
-        // A panic cannot leave an entry half written.
-        self.shards[(hash >> 60) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, hash: Hash) -> MutexGuard<'_, Shard> {
+        // A panic cannot leave an entry half written. The map uses the other bits.
+        self.shards[(hash >> 48) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The row in the snapshot `seqno`, which sees batches below that number; `None` if the tree must be asked.
     pub(super) fn get(&self, key: &[u8], seqno: SeqNo) -> Option<Option<Bytes>> {
-        let mut shard = self.shard(key);
-        if let Some(entry) = shard.young.get(key) {
-            return (entry.seqno < seqno).then(|| entry.value.clone());
+        let hash = xxh3_64(key);
+        let mut shard = self.shard(hash);
+        if let Some(entry) = shard.young.get(&hash) {
+            return entry.seen(key, seqno);
         }
-        let (key, entry) = shard.old.remove_entry(key)?;
-        let found = (entry.seqno < seqno).then(|| entry.value.clone());
-        shard.insert(key, entry, self.generation_bytes);
+        let entry = shard.old.remove(&hash)?;
+        let found = entry.seen(key, seqno);
+        shard.insert(hash, entry, self.generation_bytes);
         found
     }
 
@@ -92,48 +99,60 @@ impl Recent {
         if key.len() + value.map_or(0, Bytes::len) > ROW_BYTES_MAX {
             return;
         }
-        let mut shard = self.shard(key);
-        if shard.last_write >= seqno || shard.young.contains_key(key) {
+        let hash = xxh3_64(key);
+        let mut shard = self.shard(hash);
+        if shard.last_write >= seqno || shard.young.contains_key(&hash) {
             return;
         }
-        let entry = Entry { seqno: seqno.saturating_sub(1), value: value.cloned() };
-        shard.insert(Bytes::copy_from_slice(key), entry, self.generation_bytes);
+        let key = Bytes::copy_from_slice(key);
+        let entry = Entry { key, seqno: seqno.saturating_sub(1), value: value.cloned() };
+        shard.insert(hash, entry, self.generation_bytes);
     }
 
     /// The row is being written under the number `seqno`, which no snapshot sees yet.
     pub(super) fn written(&self, key: &[u8], seqno: SeqNo, value: Option<&Bytes>) {
-        let mut guard = self.shard(key);
+        let hash = xxh3_64(key);
+        let mut guard = self.shard(hash);
         let shard = &mut *guard;
         shard.last_write = seqno;
-        let Some(key) = shard.take(key) else { return };
+        let Some(entry) = shard.take(hash, key) else { return };
         if value.map_or(0, Bytes::len) <= ROW_BYTES_MAX {
             // Copied: the bytes may be a slice of a much larger buffer.
             let value = value.map(|value| Bytes::copy_from_slice(value));
-            shard.insert(key, Entry { seqno, value }, self.generation_bytes);
+            shard.insert(hash, Entry { key: entry.key, seqno, value }, self.generation_bytes);
         }
     }
 }
 
-/// Bytes that an entry counts for.
-fn cost(key: &Bytes, entry: &Entry) -> usize {
-    key.len() + entry.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
+impl Entry {
+    /// The row in the snapshot `seqno`, if this is the row and the snapshot includes it.
+    fn seen(&self, key: &[u8], seqno: SeqNo) -> Option<Option<Bytes>> {
+        (self.seqno < seqno && self.key == key).then(|| self.value.clone())
+    }
+
+    /// Bytes that the entry counts for.
+    fn cost(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
+    }
 }
 
 impl Shard {
-    /// Removes a row and gives its key back, if it was there.
-    fn take(&mut self, key: &[u8]) -> Option<Bytes> {
-        let Some((key, entry)) = self.young.remove_entry(key) else {
-            return self.old.remove_entry(key).map(|(key, _)| key);
-        };
-        self.young_bytes -= cost(&key, &entry);
-        self.old.remove(&key);
-        Some(key)
+    /// Removes a row, if it was there.
+    fn take(&mut self, hash: Hash, key: &[u8]) -> Option<Entry> {
+        if self.young.get(&hash).is_some_and(|entry| entry.key == key) {
+            let entry = self.young.remove(&hash)?;
+            self.young_bytes -= entry.cost();
+            // An older entry of the row must not come back.
+            self.old.remove(&hash);
+            return Some(entry);
+        }
+        if self.old.get(&hash).is_some_and(|entry| entry.key == key) { self.old.remove(&hash) } else { None }
     }
 
-    fn insert(&mut self, key: Bytes, entry: Entry, generation_bytes: usize) {
-        self.young_bytes += cost(&key, &entry);
-        if let Some(replaced) = self.young.insert(key.clone(), entry) {
-            self.young_bytes -= cost(&key, &replaced);
+    fn insert(&mut self, hash: Hash, entry: Entry, generation_bytes: usize) {
+        self.young_bytes += entry.cost();
+        if let Some(replaced) = self.young.insert(hash, entry) {
+            self.young_bytes -= replaced.cost();
         }
         if self.young_bytes >= generation_bytes {
             self.old = std::mem::take(&mut self.young);
@@ -169,6 +188,25 @@ mod tests {
         assert_eq!(recent.get(b"k", 100), None);
         recent.found(b"k", 8, Some(&V2));
         assert_eq!(recent.get(b"k", 100), Some(Some(V2)));
+    }
+
+    #[test]
+    fn rows_with_the_same_hash_are_not_taken_for_each_other() {
+        for old in [false, true] {
+            let recent = Recent::new(1 << 20);
+            recent.found(b"a", 5, Some(&V1));
+            // As if the hash of b were that of a.
+            let entry = recent.shard(xxh3_64(b"a")).take(xxh3_64(b"a"), b"a").expect("it was found");
+            let mut shard = recent.shard(xxh3_64(b"b"));
+            let generation = if old { &mut shard.old } else { &mut shard.young };
+            generation.insert(xxh3_64(b"b"), entry);
+            drop(shard);
+            assert_eq!(recent.get(b"b", 9), None);
+            recent.written(b"b", 6, Some(&V2));
+            assert_eq!(recent.get(b"b", 9), None, "a row enters when it is read");
+            recent.found(b"b", 9, Some(&V2));
+            assert_eq!(recent.get(b"b", 9), None, "the place is taken");
+        }
     }
 
     #[test]
