@@ -1,7 +1,8 @@
 //! What the engine can do with rows like those of the state machine, and what memory it takes.
 //!
 //! `cargo run --release -p storage --example engine_bench [keys] [directory] [lz4|none] [cache MiB]`: a fill and reads.
-//! `cargo run --release -p storage --example engine_bench apply [puts] [directory]`: the load of a node.
+//! `cargo run --release -p storage --example engine_bench apply [puts] [directory] [buffer MiB]`: the load of a
+//! node.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to its user")]
 
@@ -55,9 +56,12 @@ fn main() -> Result<(), Fault> {
 fn apply_load(mut arguments: impl Iterator<Item = String>) -> Result<(), Fault> {
     let puts: u64 = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(600_000);
     let directory = arguments.next().unwrap_or_else(|| "engine_bench.tmp".to_owned());
+    let buffer = arguments.next().and_then(|text| text.parse::<u64>().ok());
+    let usual = EngineOptions::default();
+    let options = EngineOptions { memtable_bytes: buffer.map_or(usual.memtable_bytes, |mib| mib << 20), ..usual };
     for (name, keys) in [("10,000 keys", Some(10_000)), ("new keys", None)] {
         let _ = std::fs::remove_dir_all(&directory);
-        apply::run(name, &LsmEngine::open(&directory, EngineOptions::default())?, puts, keys)?;
+        apply::run(name, &LsmEngine::open(&directory, options)?, puts, keys)?;
     }
     let _ = std::fs::remove_dir_all(&directory);
     Ok(())
