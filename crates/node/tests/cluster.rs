@@ -48,6 +48,8 @@ struct Cluster {
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     next_ticket: u64,
+    /// Every message sent so far, as bytes.
+    sent: BTreeSet<Vec<u8>>,
 }
 
 fn membership(size: u64) -> Membership {
@@ -199,7 +201,8 @@ impl Cluster {
     fn new(size: u64) -> Self {
         let now = Instant(1_000_000);
         let hosts: BTreeMap<_, _> = (1..=size).map(|id| (NodeId(id), Host::new(id, size, now))).collect();
-        let mut cluster = Self { now, hosts, network: VecDeque::new(), cut: BTreeSet::new(), next_ticket: 1 };
+        let mut cluster =
+            Self { now, hosts, network: VecDeque::new(), cut: BTreeSet::new(), next_ticket: 1, sent: BTreeSet::new() };
         for from in cluster.ids() {
             for to in cluster.ids().into_iter().filter(|to| *to != from) {
                 cluster.event(from, Event::PeerConnected(to));
@@ -227,7 +230,10 @@ impl Cluster {
         for (to, message) in sends {
             let mut wire = Vec::new();
             message.encode(&mut wire);
-            assert_eq!(PeerMessage::decode(wire.into()).as_ref(), Ok(&message), "the wire keeps every message");
+            assert_eq!(PeerMessage::decode(wire.clone().into()).as_ref(), Ok(&message), "the wire keeps every message");
+            if wire.len() < 4096 {
+                self.sent.insert(wire);
+            }
             if !self.cut.contains(&(id, to)) {
                 self.network.push_back((id, to, message));
             }
@@ -503,4 +509,37 @@ fn a_single_node_is_a_cluster() {
     assert_eq!(revision(cluster.finished(NodeId(1), ticket)), 2);
     let read = cluster.request(NodeId(1), Request::Read { group: GROUP });
     assert_eq!(*cluster.finished(NodeId(1), read), Answer::Node(Response::ReadReady));
+}
+
+/// Peers are known, but a broken one must not take the others with it.
+#[test]
+fn a_damaged_message_is_refused_or_survived() {
+    let mut cluster = Cluster::new(3);
+    let (behind, leader) = behind_the_log(&mut cluster);
+    cluster.heal();
+    cluster.run_until("the snapshot", |c| c.get(behind, "k39").is_some());
+    let ticket = cluster.put(behind, "forwarded", "v");
+    cluster.finished(behind, ticket);
+    let read = cluster.request(behind, Request::Read { group: GROUP });
+    cluster.finished(behind, read);
+    let mut fuzz = fuzz::Fuzz::new("peer-message", env!("CARGO_MANIFEST_DIR")).allocating(16 << 20);
+    for message in std::mem::take(&mut cluster.sent).into_iter().step_by(7) {
+        fuzz = fuzz.seed(message);
+    }
+    let mut number = 0;
+    fuzz.run(|input| {
+        let Ok(message) = PeerMessage::decode(Bytes::copy_from_slice(input)) else { return };
+        let mut again = Vec::new();
+        message.encode(&mut again);
+        assert_eq!(PeerMessage::decode(again.into()).as_ref(), Ok(&message), "the wire keeps every message");
+        // Each node in turn meets it, from each of the others.
+        number += 1;
+        let to = NodeId(1 + number % 3);
+        let from = NodeId(1 + (number + 1 + number / 3 % 2) % 3);
+        let host = cluster.hosts.get_mut(&to).unwrap();
+        host.node.handle(cluster.now, Event::Peer(from, message));
+        drop(host.node.finish_turn(cluster.now));
+        host.node.check();
+    });
+    assert!(cluster.hosts.contains_key(&leader));
 }

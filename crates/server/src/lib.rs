@@ -11,6 +11,8 @@ mod clock;
 pub mod config;
 mod convert;
 mod errors;
+#[cfg(test)]
+mod fuzz_tests;
 mod gateway;
 mod grpc;
 mod host;

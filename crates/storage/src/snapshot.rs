@@ -161,3 +161,34 @@ fn decode(bytes: Bytes) -> Result<(u32, bool, Rows), Fault> {
     }
     Ok((sequence, last, rows))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_read_or_refused() {
+        let mut good = vec![0; HEADER_BYTES];
+        good[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        for (key, value) in [("ca", "value"), ("ha\0\x01", ""), ("mmark", "a longer value, of some bytes")] {
+            codec::put_bytes(&mut good, key.as_bytes());
+            codec::put_bytes(&mut good, value.as_bytes());
+        }
+        let sealed = |input: &[u8]| {
+            let mut chunk = input.to_vec();
+            if chunk.len() >= HEADER_BYTES {
+                chunk[..4].copy_from_slice(&MAGIC.to_le_bytes());
+                chunk[12] &= FLAG_LAST;
+                let crc = crc32c::crc32c(&chunk[8..]);
+                chunk[4..8].copy_from_slice(&crc.to_le_bytes());
+            }
+            Bytes::from(chunk)
+        };
+        assert_eq!(decode(sealed(&good)).map(|(_, _, rows)| rows.len()), Ok(3));
+        let fuzz = fuzz::Fuzz::new("snapshot-chunk", env!("CARGO_MANIFEST_DIR")).seed(good);
+        fuzz.run(|input| {
+            drop(decode(Bytes::copy_from_slice(input)));
+            drop(decode(sealed(input)));
+        });
+    }
+}

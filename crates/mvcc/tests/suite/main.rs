@@ -6,6 +6,8 @@ mod codec;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod generate;
 #[cfg(test)]
 mod model;

@@ -21,7 +21,7 @@ pub(crate) const FRAME_HEADER_BYTES: usize = 64;
 /// A frame is closed once its records reach this size; recovery holds one frame in memory.
 pub(crate) const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-const MAGIC: u32 = 0x314C_5753; // "SWL1"
+pub(crate) const MAGIC: u32 = 0x314C_5753; // "SWL1"
 const FLAG_MORE: u8 = 1;
 const FIELDS_BYTES: usize = 57;
 

@@ -48,6 +48,11 @@ fn image() -> Image {
     Image { contents: disk.contents(&segment_name(1)).expect("segment"), states }
 }
 
+/// The bytes of a whole log, for the fuzzer.
+pub(super) fn image_bytes() -> Vec<u8> {
+    image().contents
+}
+
 fn open_image(contents: &[u8]) -> Result<(MemDisk, Wal, crate::wal::RecoveredLog), Fault> {
     let disk = MemDisk::new(0);
     disk.put(&segment_name(1), contents);

@@ -1,5 +1,6 @@
 //! Crash tests of the log on the disk in memory. They are inside the crate so that they can plant bugs.
 
+mod fuzz;
 mod images;
 mod model;
 mod random;
