@@ -1,5 +1,7 @@
 //! Log entries and positions.
 
+use std::sync::Arc;
+
 use base::{Ballot, Index};
 use bytes::Bytes;
 
@@ -58,6 +60,6 @@ pub struct Mark {
     pub position: Position,
     /// The highest origin applied so far: an entry of a lower origin is a no-op (the apply fence).
     pub max_origin: Ballot,
-    /// The membership in effect at `position`.
-    pub membership: Membership,
+    /// The membership in effect at `position`: shared, since a mark goes out with every hand-out.
+    pub membership: Arc<Membership>,
 }

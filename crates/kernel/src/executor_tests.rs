@@ -1,6 +1,7 @@
 //! The parts of a plan that Raft never asks for: adopting entries of voters, stamping anew, overwriting a slot and
 //! keeping the suffix, handing a candidacy over. Plans are made here by hand and executed by the kernel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Ballot, GroupId, Index, Instant, Lsn, NodeId, ReplicaId, Synced};
@@ -33,7 +34,7 @@ fn replica() -> Replica {
         commit: Index(1),
         entries: ["a", "b", "c", "d"].iter().zip(1..).map(|(text, index)| entry(index, old, old, text)).collect(),
         last: Index(4),
-        mark: Mark { membership: Membership::initial(&members), ..Mark::default() },
+        mark: Mark { membership: Membership::initial(&members).into(), ..Mark::default() },
         ..Recovered::default()
     };
     let config = Config {
@@ -207,7 +208,7 @@ fn damaged_state_is_a_fault_and_not_a_panic() {
         |_, recovered| recovered.last = Index(5),
         |_, recovered| drop(recovered.entries.remove(1)),
         |_, recovered| drop(recovered.entries.remove(0)),
-        |_, recovered| recovered.mark.membership.nodes.retain(|replica, _| replica.0 > 1),
+        |_, recovered| Arc::make_mut(&mut recovered.mark.membership).nodes.retain(|replica, _| replica.0 > 1),
         |config, _| config.election_timeout = config.heartbeat_interval,
     ];
     for (number, damage) in damages.iter().enumerate() {

@@ -181,14 +181,14 @@ impl Timeline {
 
     /// All memberships from the mark to the end of the log, oldest first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Membership> {
-        std::iter::once(&self.mark.membership).chain(&self.later)
+        std::iter::once(self.mark.membership.as_ref()).chain(&self.later)
     }
 
     /// Follows one entry appended to the log; true if the effective membership changed.
     pub(crate) fn append(&mut self, entry: &Entry) -> bool {
         if entry.index == Index(1) && self.mark.membership.nodes.is_empty() {
             // A replica that joined later and is fed the log from its start is told what the founders were given.
-            self.mark.membership = founders(entry).unwrap_or_default();
+            self.mark.membership = founders(entry).unwrap_or_default().into();
         }
         let next = replacement(entry, self.effective(), self.fence);
         self.fence = self.fence.max(entry.origin);
@@ -214,7 +214,7 @@ impl Timeline {
         if entry.kind == EntryKind::Config {
             effective = self.later.front().is_some_and(|membership| membership.index == entry.index);
             if let Some(membership) = self.later.pop_front_if(|membership| membership.index == entry.index) {
-                self.mark.membership = membership;
+                self.mark.membership = membership.into();
             }
         }
         self.mark.position = entry.position();

@@ -64,7 +64,7 @@ pub fn decode_mark(input: Bytes) -> Result<Mark, DecodeError> {
     let mark = Mark {
         position: position(&mut reader)?,
         max_origin: ballot(&mut reader)?,
-        membership: decode_membership(&mut reader)?,
+        membership: decode_membership(&mut reader)?.into(),
     };
     reader.finish("end of mark")?;
     Ok(mark)

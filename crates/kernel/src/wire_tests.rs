@@ -102,7 +102,7 @@ const MEMBERSHIP: [u8; 18] = [6, 4, 1, 11, 2, 12, 4, 14, 5, 15, 2, 1, 4, 2, 1, 2
 
 #[test]
 fn marks_entries_and_changes_have_these_bytes() {
-    let mark = Mark { position: at(8, 3, 1), max_origin: Ballot::new(3, NodeId(1)), membership: membership() };
+    let mark = Mark { position: at(8, 3, 1), max_origin: Ballot::new(3, NodeId(1)), membership: membership().into() };
     let mut out = Vec::new();
     encode_mark(&mark, &mut out);
     assert_eq!(out, [[1, 8, 3, 1, 3, 1].as_slice(), &MEMBERSHIP].concat());

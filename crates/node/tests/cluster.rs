@@ -68,7 +68,7 @@ impl Host {
             election_timeout: Duration::from_millis(1000),
             seed: id,
         };
-        let mark = Mark { membership: membership(size), ..Default::default() };
+        let mark = Mark { membership: membership(size).into(), ..Default::default() };
         let recovered = kernel::Recovered { mark, ..Default::default() };
         let node_config = NodeConfig {
             id: NodeId(id),

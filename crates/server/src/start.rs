@@ -279,7 +279,7 @@ fn open(config: &Config, directory: &Directory) -> Result<Opened, StartError> {
     let engine = LsmEngine::open(data.engine(), options)?;
     let mark = match engine.persisted_mark()? {
         Some(mark) => mark,
-        None => kernel::Mark { membership: initial_membership(directory), ..Default::default() },
+        None => kernel::Mark { membership: initial_membership(directory).into(), ..Default::default() },
     };
     let options = WalOptions { may_create: data.is_fresh(), ..Default::default() };
     let (mut wal, log) = Wal::open(data.disk(), data.identity().wal(), options)?;
@@ -322,7 +322,7 @@ fn initial_status(opened: &Opened) -> kernel::Status {
         commit: recovered.mark.position.index,
         applied: recovered.mark.position.index,
         first: recovered.base.index.next(),
-        membership: recovered.mark.membership.clone(),
+        membership: Membership::clone(&recovered.mark.membership),
         peers: Vec::new(),
         removed: None,
         suspicious: 0,

@@ -79,7 +79,7 @@ impl World {
     /// A new host; with an empty membership it waits to be told by a leader.
     pub(crate) fn add(&mut self, number: u64, membership: Membership) {
         let mut disk = Disk::default();
-        disk.flushed.mark.membership = membership;
+        disk.flushed.mark.membership = membership.into();
         let host = Host {
             replica: None,
             machine: Machine::default(),
