@@ -32,16 +32,19 @@ fn is_joint(membership: &Membership) -> bool {
     membership.is_joint() && !planted(Defect::NewQuorumOnly)
 }
 
-/// Quadratic in the handful of voters, but without a sort or an allocation per acknowledgement. `also` count without
-/// being of the set: nobody, unless that is the defect.
+/// Without a sort or an allocation per acknowledgement; quadratic in the handful of voters only if they all differ.
+/// `also` count without being of the set: nobody, unless that is the defect.
 fn majority_index(
     set: &BTreeSet<ReplicaId>,
     also: &BTreeSet<ReplicaId>,
     matched: &impl Fn(ReplicaId) -> Index,
 ) -> Index {
     let holders = |index: Index| set.iter().chain(also).filter(|replica| matched(**replica) >= index).count();
-    let reached = |index: &Index| is_majority(holders(*index), set.len());
-    set.iter().map(|replica| matched(*replica)).filter(reached).max().unwrap_or_default()
+    let further = |reached: Index, replica: &ReplicaId| {
+        let index = matched(*replica);
+        if index > reached && is_majority(holders(index), set.len()) { index } else { reached }
+    };
+    set.iter().fold(Index(0), further)
 }
 
 #[cfg(test)]

@@ -385,6 +385,9 @@ impl Replica {
 
     /// Remembers where a replica lives that need not be a member.
     pub(crate) fn remember(&mut self, replica: ReplicaId, node: NodeId) {
+        if self.contacts.get(&replica) == Some(&node) {
+            return;
+        }
         if self.contacts.len() >= CONTACTS_MAX && !self.contacts.contains_key(&replica) {
             self.contacts.pop_first();
         }
