@@ -19,6 +19,12 @@ const APPLYING_BATCHES_MAX: usize = 4096;
 /// Entries in one hand-out.
 const APPLY_ENTRIES_MAX: usize = 16_384;
 
+/// Moves `collected` out, and leaves the other's emptied place for the next turn.
+fn exchange<T>(handed_out: &mut Vec<T>, collected: &mut Vec<T>) {
+    handed_out.clear();
+    std::mem::swap(handed_out, collected);
+}
+
 /// What has come together in the turn so far.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Outbox {
@@ -50,26 +56,31 @@ impl Replica {
     /// Ends the turn. `lsn` is the number of the node's log batch that will hold the records; it must be higher than
     /// any before if there are records.
     pub fn ready(&mut self, lsn: Lsn) -> Ready {
+        let mut ready = Ready::default();
+        self.ready_into(lsn, &mut ready);
+        ready
+    }
+
+    /// The same, in the place of what `ready` holds. Its vectors are used again: a host that drains them, turn after
+    /// turn, pays for none.
+    pub fn ready_into(&mut self, lsn: Lsn, ready: &mut Ready) {
         self.start_reads();
         self.flush_appends();
         self.maybe_depart();
-        let mut ready = Ready::default();
-        self.hand_out(&mut ready);
-        ready.records = std::mem::take(&mut self.out.records);
+        self.hand_out(ready);
+        let out = &mut self.out;
+        exchange(&mut ready.records, &mut out.records);
         if !ready.records.is_empty() {
             self.durable.issue(lsn, self.promised, self.log.last(), self.now);
         }
-        for message in std::mem::take(&mut self.out.pending) {
-            self.out.messages.extend(self.durable.hold(message));
-        }
-        ready.messages = std::mem::take(&mut self.out.messages);
-        ready.reads = std::mem::take(&mut self.out.reads);
-        ready.loads = std::mem::take(&mut self.out.loads);
-        ready.snapshots_to_send = std::mem::take(&mut self.out.snapshots_to_send);
+        out.messages.extend(out.pending.drain(..).filter_map(|message| self.durable.hold(message)));
+        exchange(&mut ready.messages, &mut out.messages);
+        exchange(&mut ready.reads, &mut out.reads);
+        exchange(&mut ready.loads, &mut out.loads);
+        exchange(&mut ready.snapshots_to_send, &mut out.snapshots_to_send);
         let current = self.announcement();
         ready.status_changed = self.out.told != current;
         self.out.told = current;
-        ready
     }
 
     /// Whether `ready` would return anything.
@@ -105,6 +116,8 @@ impl Replica {
 
     /// Hands out decided entries, each once, and the mark after them.
     fn hand_out(&mut self, ready: &mut Ready) {
+        ready.committed.clear();
+        ready.mark = None;
         if !self.may_hand_out() {
             return;
         }
