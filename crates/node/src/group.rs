@@ -70,7 +70,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(id: GroupId, replica: Replica, applied: Index) -> Self {
+    pub(crate) fn new(id: GroupId, replica: Replica, applied: Index, log_retained_bytes: u64) -> Self {
         Self {
             id,
             replica,
@@ -84,7 +84,7 @@ impl Group {
             parked: VecDeque::new(),
             parked_bytes: 0,
             transfers: Vec::new(),
-            retention: Retention::default(),
+            retention: Retention::new(log_retained_bytes),
             outgoing: BTreeMap::new(),
             incoming: None,
             applied,

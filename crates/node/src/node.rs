@@ -66,10 +66,10 @@ impl Node {
     /// A replica's durable state contradicts itself.
     pub fn new(config: NodeConfig, groups: Vec<GroupStart>, first_lsn: Lsn, now: Instant) -> Result<Self, Fault> {
         let mut all = BTreeMap::new();
-        for GroupStart { config, recovered } in groups {
+        for GroupStart { config: replica, recovered } in groups {
             let applied = recovered.mark.position.index;
-            let id = config.group;
-            all.insert(id, Group::new(id, Replica::new(config, recovered, now)?, applied));
+            let id = replica.group;
+            all.insert(id, Group::new(id, Replica::new(replica, recovered, now)?, applied, config.log_retained_bytes));
         }
         Ok(Self {
             dirty: all.keys().copied().collect(),
@@ -514,9 +514,8 @@ impl Node {
     }
 
     fn on_checkpointed(&mut self, id: GroupId, index: Index) {
-        let retained = self.config.log_retained_bytes;
         let Some(group) = self.touch(id) else { return };
-        if let Some(to) = group.retention.compact_to(index.min(group.applied), retained) {
+        if let Some(to) = group.retention.compact_to(index.min(group.applied)) {
             group.replica.compact(to);
         }
     }
