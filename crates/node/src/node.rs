@@ -205,6 +205,12 @@ impl Node {
         self.groups.get(&group).map(|group| group.replica.status())
     }
 
+    /// A group's replica, to look at.
+    #[must_use]
+    pub fn replica(&self, group: GroupId) -> Option<&Replica> {
+        self.groups.get(&group).map(|group| &group.replica)
+    }
+
     /// Checks every invariant that can be told from one node's state; panics with the broken relation.
     pub fn check(&self) {
         for group in self.groups.values() {
