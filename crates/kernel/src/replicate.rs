@@ -91,6 +91,11 @@ impl Replica {
         let Some(peer) = leadership.peers.get_mut(&from) else { return };
         peer.heard = self.now;
         if peer.acknowledged(position.index, Index(0), base) {
+            if peer.mode == Mode::Snapshot {
+                // The log was compacted past the snapshot while it was on its way: this takes another one.
+                let next = peer.matched.next();
+                peer.restart(Mode::Probe { waiting: false }, next);
+            }
             self.advance_commit();
             self.maybe_hand_over();
         }
