@@ -154,6 +154,15 @@ mod switch {
 #[cfg(feature = "planted")]
 pub use switch::{plant, planted};
 
+/// Nothing can be switched on in this build.
+///
+/// # Panics
+/// If a defect is asked for: a run that silently goes without it would prove the opposite of what it should.
+#[cfg(not(feature = "planted"))]
+pub fn plant(defect: Option<Defect>) {
+    assert!(defect.is_none(), "{defect:?} cannot be planted: build with the feature `planted` of the crate `base`");
+}
+
 /// Whether this defect is to be had: never, in this build.
 #[cfg(not(feature = "planted"))]
 #[must_use]
