@@ -1,0 +1,133 @@
+//! What must be true of all replicas together, whatever happens.
+//!
+//! - A decided slot never changes, is held durably by a quorum when anybody first learns of it, and is in the log of
+//!   every later leader (invariants I3, I4, I5 and I10 of the kernel's model).
+//! - A ballot has one leader (I1).
+//! - The same applied index is the same state (I8).
+
+use std::collections::BTreeMap;
+
+use base::{Ballot, Index, NodeId};
+use mvcc::StateHash;
+
+use crate::ledger::{EntryKey, ShadowLog};
+
+/// Everything known about the cluster as one.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    /// Decided entries from index 1 on.
+    decided: Vec<EntryKey>,
+    leaders: BTreeMap<Ballot, NodeId>,
+    states: BTreeMap<Index, StateHash>,
+    last_leader: Option<NodeId>,
+}
+
+impl Oracle {
+    /// The last index anybody knows to be decided.
+    pub(crate) fn decided(&self) -> Index {
+        Index(self.decided.len() as u64)
+    }
+
+    /// `node` was told that `key` is decided at `index`. `holders` counts who holds it durably; it is asked once per
+    /// slot. Answers whether this is news.
+    pub(crate) fn decide(
+        &mut self,
+        node: NodeId,
+        index: Index,
+        key: &EntryKey,
+        quorum: usize,
+        holders: impl FnOnce() -> usize,
+    ) -> Result<bool, String> {
+        if let Some(known) = self.decided.get(index.0 as usize - 1) {
+            return match known.same_value(key) {
+                true => Ok(false),
+                false => Err(format!("slot {index} holds {key:?} at {node} and was decided as {known:?}")),
+            };
+        }
+        if index.0 != self.decided.len() as u64 + 1 {
+            return Err(format!("{node} applies {index}, but only {} was decided before", self.decided.len()));
+        }
+        let held = holders();
+        if held < quorum {
+            return Err(format!("{node} takes slot {index} for decided, but only {held} disks hold it"));
+        }
+        self.decided.push(*key);
+        Ok(true)
+    }
+
+    /// `node` leads. Answers whether somebody else led before.
+    pub(crate) fn leads(&mut self, node: NodeId, ballot: Ballot, log: &ShadowLog) -> Result<bool, String> {
+        let first = *self.leaders.entry(ballot).or_insert(node);
+        if first != node {
+            return Err(format!("{node} and {first} both lead {ballot}"));
+        }
+        for (key, index) in self.decided.iter().zip(1..).skip(log.base().0 as usize) {
+            match log.get(Index(index)) {
+                Some(held) if held.same_value(key) => {}
+                held => {
+                    return Err(format!("{node} leads {ballot} and lacks slot {index}, decided as {key:?}: {held:?}"));
+                }
+            }
+        }
+        Ok(self.last_leader.replace(node) != Some(node))
+    }
+
+    /// `node` has applied everything up to `index`. Answers whether there was something to compare with.
+    pub(crate) fn applied(&mut self, node: NodeId, index: Index, state: StateHash) -> Result<bool, String> {
+        match self.states.insert(index, state) {
+            None => Ok(false),
+            Some(known) if known == state => Ok(true),
+            Some(known) => Err(format!("{node} at {index} is in {state:?}, another node was in {known:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kernel::{Entry, EntryKind};
+
+    use super::*;
+
+    fn key(payload: &'static str) -> EntryKey {
+        let ballot = Ballot::new(1, NodeId(1));
+        let payload = Bytes::from_static(payload.as_bytes());
+        EntryKey::of(&Entry { index: Index(1), stamp: ballot, origin: ballot, kind: EntryKind::Command, payload })
+    }
+
+    #[test]
+    fn a_changed_slot_a_hole_and_a_missing_quorum_are_found() {
+        let mut oracle = Oracle::default();
+        let one = NodeId(1);
+        assert!(oracle.decide(one, Index(1), &key("a"), 2, || 1).is_err(), "one disk is no quorum");
+        assert_eq!(oracle.decide(one, Index(1), &key("a"), 2, || 2), Ok(true));
+        assert_eq!(oracle.decide(NodeId(2), Index(1), &key("a"), 2, || 0), Ok(false));
+        assert!(oracle.decide(NodeId(2), Index(1), &key("b"), 2, || 3).is_err());
+        assert!(oracle.decide(one, Index(3), &key("c"), 2, || 3).is_err());
+    }
+
+    #[test]
+    fn two_leaders_and_a_leader_without_a_decided_slot_are_found() {
+        let mut oracle = Oracle::default();
+        let ballot = Ballot::new(5, NodeId(1));
+        let empty = ShadowLog::default();
+        assert_eq!(oracle.leads(NodeId(1), ballot, &empty), Ok(true));
+        assert!(oracle.leads(NodeId(2), ballot, &empty).is_err());
+        assert_eq!(oracle.decide(NodeId(1), Index(1), &key("a"), 2, || 2), Ok(true));
+        assert!(oracle.leads(NodeId(1), Ballot::new(6, NodeId(1)), &empty).is_err());
+    }
+
+    #[test]
+    fn different_states_at_one_index_are_found() {
+        let mut oracle = Oracle::default();
+        let state = |hash| StateHash {
+            hash,
+            revision: base::Revision(5),
+            current: base::Revision(5),
+            compacted: base::Revision(-1),
+        };
+        assert_eq!(oracle.applied(NodeId(1), Index(9), state(1)), Ok(false));
+        assert_eq!(oracle.applied(NodeId(2), Index(9), state(1)), Ok(true));
+        assert!(oracle.applied(NodeId(3), Index(9), state(2)).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! What clients ask for, as plain data.
+//!
+//! Invariant: every value written is written once in a run, so that a reader's answer names the write it saw.
+
+use base::{NodeId, Prng};
+
+use crate::config::Config;
+use crate::random::{between, percent, pick, stream};
+
+/// One request of a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlannedOperation {
+    /// World time in microseconds after the start; later if the client is still busy.
+    pub at: u64,
+    /// Which client.
+    pub client: u64,
+    /// Whom it asks.
+    pub node: NodeId,
+    /// How long it waits for an answer, in microseconds.
+    pub patience_us: u64,
+    /// What it asks for.
+    pub intent: Intent,
+}
+
+/// What a client wants. Keys are numbers; the bytes are made from them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Intent {
+    /// Store a value of its own, with so many bytes of padding.
+    Put {
+        /// The key.
+        key: u64,
+        /// Bytes beside the name of the value.
+        padding: u64,
+    },
+    /// Delete a key.
+    Delete {
+        /// The key.
+        key: u64,
+    },
+    /// Delete the keys from one to below another.
+    DeleteRange {
+        /// The first.
+        from: u64,
+        /// One past the last.
+        until: u64,
+    },
+    /// Read a key.
+    Get {
+        /// The key.
+        key: u64,
+        /// From the node's own state, however old.
+        serializable: bool,
+    },
+    /// Read keys from one to below another.
+    Range {
+        /// The first.
+        from: u64,
+        /// One past the last.
+        until: u64,
+        /// From the node's own state, however old.
+        serializable: bool,
+    },
+    /// Read as of so many revisions ago.
+    GetPast {
+        /// The key.
+        key: u64,
+        /// How far back.
+        back: u64,
+    },
+    /// Read a key and replace it if nobody else did meanwhile.
+    Swap {
+        /// The key.
+        key: u64,
+    },
+    /// Read a list and append to it if nobody else did meanwhile.
+    Append {
+        /// The list.
+        list: u64,
+    },
+    /// Write two keys in one transaction, if the first is absent or not.
+    PutBoth {
+        /// One key.
+        first: u64,
+        /// Another key.
+        second: u64,
+    },
+    /// Move the compaction floor to so many revisions ago.
+    Compact {
+        /// How far back.
+        back: u64,
+    },
+}
+
+/// Keys that hold values.
+pub(crate) const KEYS_MAX: u64 = 40;
+/// Keys that hold lists.
+pub(crate) const LISTS: u64 = 4;
+
+/// The operations that the seed decides on.
+pub(crate) fn operations(config: &Config) -> Vec<PlannedOperation> {
+    let mut prng = stream(config.seed, 3);
+    let keys = *pick(&mut prng, &[1, 3, 10, KEYS_MAX]);
+    let padding = *pick(&mut prng, &[20, 200, 2000, 4000]);
+    let reads = between(&mut prng, 10, 70);
+    let compactions = *pick(&mut prng, &[0, 1, 4]);
+    let mut all = Vec::new();
+    // Clients go on after the healing, so that there is something to be done.
+    let end = config.duration.as_micros() as u64 + 4_000_000;
+    for client in 0..config.clients {
+        let pause = 1_000_000 * config.clients / config.operations_per_second.max(1);
+        let mut at = between(&mut prng, 100_000, 1_500_000);
+        let mut home = NodeId(between(&mut prng, 1, config.nodes));
+        while at < end {
+            if percent(&mut prng, 10) {
+                home = NodeId(between(&mut prng, 1, config.nodes));
+            }
+            let intent = draw(&mut prng, keys, padding, reads, compactions);
+            let patience_us = *pick(&mut prng, &[300_000, 1_500_000, 4_000_000, 9_000_000]);
+            all.push(PlannedOperation { at, client, node: home, patience_us, intent });
+            at += between(&mut prng, pause / 4, pause * 7 / 4);
+        }
+    }
+    all.sort_by_key(|operation| operation.at);
+    all
+}
+
+fn draw(prng: &mut Prng, keys: u64, padding: u64, reads: u64, compactions: u64) -> Intent {
+    let key = prng.below(keys);
+    let serializable = percent(prng, 30);
+    if percent(prng, compactions) {
+        return Intent::Compact { back: prng.below(100) };
+    }
+    if percent(prng, reads) {
+        return match prng.below(10) {
+            0..=5 => Intent::Get { key, serializable },
+            6 => Intent::GetPast { key, back: prng.below(200) },
+            _ => Intent::Range { from: key, until: key + 1 + prng.below(keys), serializable },
+        };
+    }
+    match prng.below(20) {
+        0..=7 => Intent::Put { key, padding: prng.below(padding + 1) },
+        8..=9 => Intent::Delete { key },
+        10 => Intent::DeleteRange { from: key, until: key + 1 + prng.below(3) },
+        11..=14 => Intent::Swap { key },
+        15..=17 => Intent::Append { list: prng.below(LISTS) },
+        _ => Intent::PutBoth { first: key, second: prng.below(keys) },
+    }
+}
+
+/// The bytes of a key.
+#[must_use]
+pub fn key_bytes(key: u64) -> String {
+    format!("k{key:02}")
+}
+
+/// The bytes of a list's key.
+#[must_use]
+pub fn list_bytes(list: u64) -> String {
+    format!("list{list}")
+}

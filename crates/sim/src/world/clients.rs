@@ -1,0 +1,241 @@
+//! The clients: each does one thing at a time, waits so long and no longer, and remembers what it was told.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base::{LeaseId, NodeId, Revision};
+use bytes::Bytes;
+use mvcc::{
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, OutcomeResult, Put, RangeRequest, Txn,
+};
+
+use crate::history::{Asked, Operation, Told};
+use crate::workload::{Intent, PlannedOperation, key_bytes, list_bytes};
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Caller {
+    Client(u64),
+    /// Somebody who asked for a handover.
+    Operator,
+}
+
+/// A request at a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) caller: Caller,
+    /// Place of the node's machine, and its life.
+    pub(crate) machine: usize,
+    pub(crate) life: u64,
+    /// The read to serve once the node is fresh enough.
+    pub(crate) read: Option<RangeRequest>,
+}
+
+/// A client.
+#[derive(Default)]
+struct Client {
+    /// Operations not begun.
+    todo: VecDeque<usize>,
+    /// The request it waits for.
+    waiting: Option<u64>,
+    /// The operation in the history it waits for, and the plan it belongs to.
+    current: Option<(usize, usize)>,
+    /// What comes after the answer: the write of a read-modify-write.
+    then_write: bool,
+    /// The highest revision it was told of.
+    seen: Revision,
+    /// Counts its writes, for unique values.
+    writes: u64,
+}
+
+/// All clients, and all requests on their way.
+pub(crate) struct Clients {
+    plan: Vec<PlannedOperation>,
+    clients: Vec<Client>,
+    pub(crate) calls: BTreeMap<u64, Call>,
+    pub(crate) history: Vec<Operation>,
+}
+
+/// What a client does next.
+pub(crate) enum Next {
+    Nothing,
+    /// Look again at this time.
+    Wait(u64),
+    /// Send this.
+    Ask {
+        node: NodeId,
+        asked: Asked,
+        patience_us: u64,
+    },
+}
+
+impl Clients {
+    pub(crate) fn new(plan: &[PlannedOperation]) -> Self {
+        let count = plan.iter().map(|operation| operation.client + 1).max().unwrap_or(0);
+        let mut clients: Vec<Client> = (0..count).map(|_| Client::default()).collect();
+        for (place, operation) in plan.iter().enumerate() {
+            clients[operation.client as usize].todo.push_back(place);
+        }
+        Self { plan: plan.to_vec(), clients, calls: BTreeMap::new(), history: Vec::new() }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.clients.len() as u64
+    }
+
+    /// Whether nobody waits and nobody has anything left to do.
+    pub(crate) fn are_idle(&self) -> bool {
+        self.clients.iter().all(|client| client.todo.is_empty() && client.current.is_none())
+    }
+
+    /// Whether this client still waits for this request.
+    pub(crate) fn waits_for(&self, client: u64, ticket: u64) -> bool {
+        self.clients[client as usize].waiting == Some(ticket)
+    }
+
+    /// The client has nothing under way and looks what to do. `start` is the world time of the plan's zero.
+    pub(crate) fn next(&mut self, client: u64, start: u64, now: u64) -> Next {
+        let place = client as usize;
+        if self.clients[place].current.is_some() {
+            return Next::Nothing;
+        }
+        let Some(&number) = self.clients[place].todo.front() else { return Next::Nothing };
+        let planned = self.plan[number].clone();
+        if start + planned.at > now {
+            return Next::Wait(start + planned.at);
+        }
+        self.clients[place].todo.pop_front();
+        let asked = self.first_step(client, &planned.intent);
+        self.clients[place].then_write = matches!(planned.intent, Intent::Swap { .. } | Intent::Append { .. });
+        self.begin(client, number, now, asked)
+    }
+
+    fn begin(&mut self, client: u64, number: usize, now: u64, asked: Asked) -> Next {
+        let planned = &self.plan[number];
+        let operation = Operation {
+            client,
+            node: planned.node,
+            called_at: now,
+            returned_at: None,
+            asked: asked.clone(),
+            told: Told::Unknown,
+        };
+        self.clients[client as usize].current = Some((self.history.len(), number));
+        self.history.push(operation);
+        Next::Ask { node: planned.node, asked, patience_us: planned.patience_us }
+    }
+
+    pub(crate) fn sent(&mut self, client: u64, ticket: u64) {
+        self.clients[client as usize].waiting = Some(ticket);
+    }
+
+    /// The client learns what became of its request. Answers what it does next.
+    pub(crate) fn told(&mut self, client: u64, now: u64, told: Told) -> Next {
+        let place = client as usize;
+        self.clients[place].waiting = None;
+        let Some((operation, number)) = self.clients[place].current.take() else { return Next::Nothing };
+        let seen = match &told {
+            Told::Outcome(outcome) => outcome.revision,
+            Told::Range(answer) => answer.revision,
+            Told::Rejected(_) | Told::NotDone | Told::Unknown => Revision(0),
+        };
+        self.clients[place].seen = self.clients[place].seen.max(seen);
+        let second = match &told {
+            Told::Range(answer) if self.clients[place].then_write => {
+                let found = answer.result.kvs.first().map(|kv| (kv.mod_revision, kv.value.clone()));
+                Some(self.second_step(client, number, found))
+            }
+            _ => None,
+        };
+        self.clients[place].then_write = false;
+        let entry = &mut self.history[operation];
+        entry.returned_at = (told != Told::Unknown).then_some(now);
+        entry.told = told;
+        match second {
+            Some(asked) => self.begin(client, number, now, asked),
+            None => Next::Wait(now),
+        }
+    }
+
+    fn first_step(&mut self, client: u64, intent: &Intent) -> Asked {
+        let seen = self.clients[client as usize].seen.0;
+        match *intent {
+            Intent::Put { key, padding } => {
+                let value = self.value(client, padding);
+                Asked::Write(Command::Put(put(key_bytes(key), value)))
+            }
+            Intent::Delete { key } => Asked::Write(Command::DeleteRange(delete(key, None))),
+            Intent::DeleteRange { from, until } => Asked::Write(Command::DeleteRange(delete(from, Some(until)))),
+            Intent::Get { key, serializable } => Asked::Read(read(key_bytes(key), None, serializable)),
+            Intent::Range { from, until, serializable } => {
+                Asked::Read(read(key_bytes(from), Some(key_bytes(until)), serializable))
+            }
+            Intent::GetPast { key, back } => {
+                let revision = Revision((seen - back as i64).max(0));
+                Asked::Read(RangeRequest { revision, ..read(key_bytes(key), None, false) })
+            }
+            Intent::Swap { key } => Asked::Read(read(key_bytes(key), None, client.is_multiple_of(2))),
+            Intent::Append { list } => Asked::Read(read(list_bytes(list), None, false)),
+            Intent::PutBoth { first, second } => {
+                let (one, two) = (self.value(client, 0), self.value(client, 0));
+                let mut success = vec![Op::Put(put(key_bytes(first), one))];
+                if first != second {
+                    success.push(Op::Put(put(key_bytes(second), two)));
+                }
+                let target = CompareTarget::Version(0);
+                let compares = vec![compare(key_bytes(first), CompareResult::Greater, target)];
+                let failure = vec![Op::Range(read(key_bytes(second), None, false))];
+                Asked::Write(Command::Txn(Txn { compares, success, failure }))
+            }
+            Intent::Compact { back } => {
+                Asked::Write(Command::Compact(Compact { revision: Revision((seen - back as i64).max(1)) }))
+            }
+        }
+    }
+
+    /// The write of a read-modify-write: nothing happens if the key was changed since it was read.
+    fn second_step(&mut self, client: u64, number: usize, found: Option<(Revision, Bytes)>) -> Asked {
+        let mine = self.value(client, 0);
+        let (key, value) = match self.plan[number].intent {
+            Intent::Append { list } => {
+                let before = found.as_ref().map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+                (list_bytes(list), before.map_or(mine.clone(), |before| format!("{before},{mine}")))
+            }
+            Intent::Swap { key } => (key_bytes(key), mine),
+            _ => unreachable!("only swaps and appends have a second step"),
+        };
+        let revision = found.map_or(Revision(0), |(revision, _)| revision);
+        let compares = vec![compare(key.clone(), CompareResult::Equal, CompareTarget::ModRevision(revision))];
+        let failure = vec![Op::Range(read(key.clone(), None, false))];
+        Asked::Write(Command::Txn(Txn { compares, success: vec![Op::Put(put(key, value))], failure }))
+    }
+
+    /// A value nobody writes twice.
+    fn value(&mut self, client: u64, padding: u64) -> String {
+        let writes = &mut self.clients[client as usize].writes;
+        *writes += 1;
+        format!("{client}.{writes}{}", "x".repeat(padding as usize))
+    }
+}
+
+fn put(key: String, value: String) -> Put {
+    Put { key: key.into(), value: value.into(), lease: LeaseId(0), ..Put::default() }
+}
+
+fn delete(from: u64, until: Option<u64>) -> DeleteRange {
+    let range_end = until.map_or_else(Bytes::new, |until| key_bytes(until).into());
+    DeleteRange { key: key_bytes(from).into(), range_end, prev_kv: true }
+}
+
+fn read(key: String, until: Option<String>, serializable: bool) -> RangeRequest {
+    let range_end = until.map_or_else(Bytes::new, Bytes::from);
+    RangeRequest { key: key.into(), range_end, serializable, ..RangeRequest::default() }
+}
+
+fn compare(key: String, result: CompareResult, target: CompareTarget) -> Compare {
+    Compare { key: key.into(), range_end: Bytes::new(), result, target }
+}
+
+/// Whether an outcome is a transaction that took its other branch.
+pub(crate) fn is_conflict(told: &Told) -> bool {
+    matches!(told, Told::Outcome(outcome) if matches!(&outcome.result, OutcomeResult::Txn(txn) if !txn.succeeded))
+}

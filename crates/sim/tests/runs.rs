@@ -1,0 +1,111 @@
+//! Runs of whole clusters: every profile, many seeds, the same run twice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sim::{Config, Counter, Counters, Profile, Report, Verdict};
+
+fn config(seed: u64, profile: Profile, seconds: u64) -> Config {
+    Config { duration: Duration::from_secs(seconds), ..Config::new(seed).with_profile(profile) }
+}
+
+fn passes(config: &Config) -> Report {
+    let report = sim::run(config);
+    assert_eq!(report.verdict, Verdict::Passed, "seed {} of {}", config.seed, config.profile);
+    report
+}
+
+/// Runs seeds of a profile; what they met together.
+fn batch(profile: Profile, seeds: std::ops::Range<u64>, seconds: u64) -> (Counters, BTreeMap<sim::FaultKind, u64>) {
+    let (mut counters, mut effects) = (Counters::default(), BTreeMap::new());
+    for seed in seeds {
+        let report = passes(&config(seed, profile, seconds));
+        counters.merge(&report.counters);
+        for (kind, (_, had)) in report.effects {
+            *effects.entry(kind).or_default() += had;
+        }
+    }
+    (counters, effects)
+}
+
+fn met(counters: &Counters, expected: &[Counter]) {
+    let unmet: Vec<_> = expected.iter().filter(|counter| counters.get(**counter) == 0).collect();
+    assert!(unmet.is_empty(), "these runs never met {unmet:?}");
+}
+
+#[test]
+fn without_faults_everything_is_done() {
+    let (counters, effects) = batch(Profile::Calm, 0..4, 10);
+    assert!(effects.is_empty());
+    met(&counters, &[Counter::Writes, Counter::Reads, Counter::LocalReads, Counter::Compactions, Counter::Audits]);
+    assert_eq!(counters.get(Counter::NotDone), 0, "nothing is refused by a calm cluster");
+    assert_eq!(counters.get(Counter::Elections), 4, "a calm cluster keeps its first leader");
+}
+
+#[test]
+fn nothing_goes_wrong_when_the_network_does() {
+    let (counters, _) = batch(Profile::Network, 0..6, 20);
+    let expected = [Counter::Duplicated, Counter::Reordered, Counter::Clogged, Counter::Dropped, Counter::Truncations];
+    met(&counters, &expected);
+}
+
+#[test]
+fn nothing_promised_is_lost_in_crashes() {
+    let (counters, _) = batch(Profile::Crash, 0..6, 20);
+    met(&counters, &[Counter::Recoveries, Counter::SnapshotsInstalled, Counter::Unknown]);
+}
+
+#[test]
+fn a_failing_disk_stops_a_node_and_nothing_else() {
+    let (counters, _) = batch(Profile::Disk, 0..6, 20);
+    met(&counters, &[Counter::Stopped, Counter::Recoveries, Counter::Refusals, Counter::WatchedSeconds]);
+}
+
+#[test]
+fn clocks_and_pauses_change_nothing_but_the_pace() {
+    batch(Profile::Clock, 0..4, 20);
+}
+
+#[test]
+fn over_the_limit_service_ends_and_no_answer_is_wrong() {
+    let (counters, _) = batch(Profile::OverTheLimit, 0..6, 20);
+    met(&counters, &[Counter::Refusals, Counter::NotDone]);
+}
+
+#[test]
+fn the_swarm_finds_nothing() {
+    let (counters, effects) = batch(Profile::Swarm, 0..16, 20);
+    let everywhere = [
+        Counter::Elections,
+        Counter::SnapshotsInstalled,
+        Counter::Compactions,
+        Counter::LogCompactions,
+        Counter::Truncations,
+        Counter::Unknown,
+        Counter::Conflicts,
+        Counter::Sweeps,
+        Counter::Transfers,
+        Counter::Loads,
+        Counter::HashesCompared,
+        Counter::RevisionRefused,
+    ];
+    met(&counters, &everywhere);
+    for (kind, had) in effects {
+        assert!(had > 0, "{} never had an effect", kind.name());
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..4 {
+        let config = config(seed, Profile::Swarm, 8);
+        let (one, other) = (sim::run(&config), sim::run(&config));
+        assert_eq!(one.trace_hash, other.trace_hash, "seed {seed} runs differently the second time");
+        assert_eq!(one.history, other.history);
+        let traced = sim::run(&Config { trace: true, ..config.clone() });
+        assert_eq!(traced.trace_hash, one.trace_hash, "looking at seed {seed} changes it");
+        assert!(traced.lines.len() > 1000 && one.lines.is_empty());
+        let next = sim::run(&Config { seed: seed + 1, ..config });
+        assert_ne!(next.trace_hash, one.trace_hash, "the seed makes no difference");
+    }
+}
