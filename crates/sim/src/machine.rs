@@ -317,9 +317,9 @@ impl Machine {
 }
 
 /// The founding members.
-pub(crate) fn membership(nodes: u64) -> Membership {
+pub(crate) fn membership(nodes: u64) -> Arc<Membership> {
     let members: Vec<Member> = (1..=nodes).map(|n| Member { replica: ReplicaId(n), node: NodeId(n) }).collect();
-    Membership::initial(&members)
+    Arc::new(Membership::initial(&members))
 }
 
 /// The mark as stored by the state machine.
