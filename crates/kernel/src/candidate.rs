@@ -25,8 +25,6 @@ use crate::replica::{Replica, RoleState};
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Poll {
     ballot: Ballot,
-    /// Asked for by the leader: whoever answers has told its promise, and its opinion does not matter.
-    forced: bool,
     granted: BTreeSet<ReplicaId>,
 }
 
@@ -50,7 +48,9 @@ impl Replica {
         }
     }
 
-    /// One round above everything heard of; the node makes it unique.
+    /// One round above everything heard of, refusals included; the node makes it unique. The answers to the pre-vote
+    /// have told the promises of a quorum, which is what Zab calls discovery; whoever hands over has had a quorum's
+    /// promises for its own ballot.
     fn choose_ballot(&self) -> Ballot {
         Ballot::new(self.promised.max(self.learnt).round + 1, self.config.node)
     }
@@ -65,10 +65,6 @@ impl Replica {
 
     /// Asks whether an election could be won.
     pub(crate) fn pre_campaign(&mut self) {
-        self.poll(false);
-    }
-
-    fn poll(&mut self, forced: bool) {
         let ballot = self.choose_ballot();
         let last = self.log.last_position();
         let (accepted, commit, membership) = (self.accepted, self.commit, self.timeline.effective().index);
@@ -76,7 +72,7 @@ impl Replica {
         for to in voters {
             self.send(to, ballot, Body::PreVote { last, accepted, commit, membership });
         }
-        self.role = RoleState::PreCandidate(Poll { ballot, forced, granted: BTreeSet::from([self.id()]) });
+        self.role = RoleState::PreCandidate(Poll { ballot, granted: BTreeSet::from([self.id()]) });
         self.maybe_campaign();
     }
 
@@ -84,7 +80,7 @@ impl Replica {
         let RoleState::PreCandidate(poll) = &self.role else { return };
         if has_quorum(self.timeline.effective(), |replica| poll.granted.contains(&replica)) {
             let granted = poll.granted.clone();
-            self.campaign(poll.forced);
+            self.campaign(false);
             if planted(Defect::PreVotesCount) {
                 self.count_pre_votes(granted);
             }
@@ -149,7 +145,7 @@ impl Replica {
     pub(crate) fn on_pre_vote_reply(&mut self, from: ReplicaId, ballot: Ballot, granted: bool, promised: Ballot) {
         self.learnt = self.learnt.max(promised);
         let RoleState::PreCandidate(poll) = &mut self.role else { return };
-        if (granted || poll.forced) && ballot == poll.ballot {
+        if granted && ballot == poll.ballot {
             poll.granted.insert(from);
             self.maybe_campaign();
         }
@@ -247,14 +243,10 @@ impl Replica {
     /// The leader hands over: campaign at once, if this log is the one it speaks of.
     pub(crate) fn on_timeout_now(&mut self, from: ReplicaId, ballot: Ballot, last: Position) {
         let sent_by_leader = self.leader == Some(from) || (self.leader.is_none() && self.voted_for == Some(from));
-        let holds = ballot == self.promised && last == self.log.last_position();
-        if !sent_by_leader || !holds || self.is_leader() || !self.may_campaign() {
-            return;
-        }
-        if self.config.protocol.discovers() {
-            self.become_follower(self.promised, None);
-            self.poll(true);
-        } else {
+        let mine = self.log.last_position();
+        let lags = self.config.protocol.elects_laggards() && mine.index < last.index;
+        let holds = ballot == self.promised && (last == mine || lags);
+        if sent_by_leader && holds && !self.is_leader() && self.may_campaign() {
             self.campaign(true);
         }
     }
@@ -316,7 +308,10 @@ impl Replica {
         self.complete_vote(better);
     }
 
-    /// The membership at the commit index and all later ones in the log that `plan` makes.
+    /// The membership at the commit index and all later ones in the log that `plan` makes, but nothing before the last
+    /// one that ends a joint phase. Its entry was proposed only once the joint one was decided; whatever has been
+    /// decided since then, and by in-order acceptance everything before, is with a majority of the new voters. Without
+    /// this exception a new voter that has not heard of the end could need those that were removed and are gone.
     fn memberships_after(&self, plan: &LogPlan) -> Vec<Membership> {
         let handed = self.timeline.mark().position.index;
         let kept_to = plan.adopt.first().map_or(plan.keep_to, |first| plan.keep_to.min(first.index.prev()));
@@ -324,7 +319,12 @@ impl Replica {
         let timeline = Timeline::new(self.timeline.mark().clone(), kept.chain(&plan.adopt));
         let current = timeline.at(self.commit).clone();
         let later = timeline.all().filter(|membership| membership.index > self.commit).cloned();
-        std::iter::once(current).chain(later).collect()
+        let mut all: Vec<Membership> = std::iter::once(current).chain(later).collect();
+        let ends_joint = |pair: &[Membership]| pair[0].is_joint() && !pair[1].is_joint();
+        if let Some(joint) = all.windows(2).rposition(ends_joint) {
+            all.drain(..=joint);
+        }
+        all
     }
 
     /// Another voter has the better log: it should lead, and at once.

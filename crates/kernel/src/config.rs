@@ -93,6 +93,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Seed of the election jitter.
     pub seed: u64,
+    /// Who should lead if there is a choice: the highest. 0 is no preference. A hint, never a condition.
+    pub leader_priority: u8,
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ fn replica() -> Replica {
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
         seed: 1,
+        leader_priority: 0,
     };
     Replica::new(config, recovered, NOW).expect("the state is sound")
 }
@@ -145,7 +146,7 @@ fn message(ballot: Ballot, body: Body) -> Message {
 }
 
 fn append(prev: Position, entries: Vec<Entry>) -> Body {
-    Body::Append { prev, entries, commit: Index(0), sync_index: Index(0), confirm_seq: 1 }
+    Body::Append { prev, entries, commit: Index(0), sync_index: Index(0), confirm_seq: 1, preferred: 0 }
 }
 
 /// Known bug 32 (`testscripts/README.md`): nothing a message says may push a counter to its end.

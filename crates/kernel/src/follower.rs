@@ -150,8 +150,8 @@ impl Replica {
     /// acknowledgements of their own under way.
     fn acknowledge(&mut self, append: &Header, matched: Index, hint: Position) {
         let Header { from: to, ballot, confirm_seq, is_heartbeat, is_sync } = *append;
-        let promised = self.promised;
-        let reply = |matched| Body::AppendReply { ok: true, matched, hint, promised, confirm_seq };
+        let (promised, priority) = (self.promised, self.config.leader_priority);
+        let reply = |matched| Body::AppendReply { ok: true, matched, hint, promised, confirm_seq, priority };
         let promise_is_durable = self.durable.promised() == self.promised;
         if planted(Defect::EarlyAppendAck) || (planted(Defect::EarlySyncAck) && is_sync) {
             self.send(to, ballot, reply(matched));
@@ -163,8 +163,8 @@ impl Replica {
     }
 
     fn reject_append(&mut self, append: &Append, hint: Position) {
-        let (promised, confirm_seq) = (self.promised, append.confirm_seq);
-        let body = Body::AppendReply { ok: false, matched: Index(0), hint, promised, confirm_seq };
+        let (promised, confirm_seq, priority) = (self.promised, append.confirm_seq, self.config.leader_priority);
+        let body = Body::AppendReply { ok: false, matched: Index(0), hint, promised, confirm_seq, priority };
         self.send_promise(append.from, append.ballot, body);
     }
 }

@@ -50,7 +50,7 @@ fn body_is_plausible(ballot: Ballot, body: &Body) -> bool {
                 && are_consecutive(ballot, entries)
                 && entries.first().is_none_or(|entry| entry.index == *from)
         }
-        Body::Append { prev, entries, commit, sync_index, confirm_seq } => {
+        Body::Append { prev, entries, commit, sync_index, confirm_seq, .. } => {
             prev.stamp <= ballot
                 && reachable(prev.index)
                 && reachable(*commit)

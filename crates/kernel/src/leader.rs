@@ -21,6 +21,11 @@ use crate::read::ReadRounds;
 use crate::ready::Refusal;
 use crate::replica::{Replica, RoleState};
 
+/// A voter that lags by more entries would hold up proposals for too long while it catches up.
+const PREFERRED_LAG_MAX: u64 = 1024;
+/// Election timeouts between two attempts to hand over to a preferred voter.
+const PREFER_TIMEOUTS: u32 = 5;
+
 /// What only a leader needs.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Leadership {
@@ -35,6 +40,10 @@ pub(crate) struct Leadership {
     pub(crate) heartbeat_at: Instant,
     pub(crate) transfer: Option<Transfer>,
     pub(crate) reads: ReadRounds,
+    /// Highest leader priority among the voters heard.
+    pub(crate) preferred: u8,
+    /// Before this leadership is not handed to a preferred voter (again).
+    pub(crate) prefer_at: Instant,
 }
 
 /// A handover under way: proposals wait for nobody, they are refused.
@@ -60,6 +69,7 @@ pub(crate) struct Reply {
     pub(crate) hint: Position,
     pub(crate) promised: Ballot,
     pub(crate) confirm_seq: u64,
+    pub(crate) priority: u8,
 }
 
 impl Replica {
@@ -110,6 +120,8 @@ impl Replica {
             heartbeat_at: self.now + self.config.heartbeat_interval,
             transfer: None,
             reads: ReadRounds::default(),
+            preferred: self.config.leader_priority,
+            prefer_at: self.now + self.config.election_timeout,
         }));
         let payload = marker_payload(marker, self.timeline.effective());
         self.append_own(EntryKind::EpochStart, payload);
@@ -138,9 +150,14 @@ impl Replica {
     pub(crate) fn tick_leader(&mut self) {
         let now = self.now;
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        if leadership.transfer.as_ref().is_some_and(|transfer| now >= transfer.deadline) {
-            leadership.transfer = None;
+        if let Some(late) = leadership.transfer.take_if(|transfer| now >= transfer.deadline) {
+            // It did not catch up. Where it can lead all the same, now it may.
+            if !late.told && self.config.protocol.elects_laggards() {
+                let last = self.log.last_position();
+                self.send(late.to, self.promised, Body::TimeoutNow { last });
+            }
         }
+        let RoleState::Leader(leadership) = &mut self.role else { return };
         if now < leadership.heartbeat_at {
             return;
         }
@@ -157,6 +174,7 @@ impl Replica {
             transfer.told = false;
         }
         self.maybe_hand_over();
+        self.prefer_another();
         // A change of membership may have left the round without anyone to wait for.
         self.complete_reads();
     }
@@ -193,6 +211,7 @@ impl Replica {
             return;
         }
         peer.heard = self.now;
+        peer.priority = reply.priority;
         peer.confirmed = peer.confirmed.max(reply.confirm_seq);
         if reply.ok {
             if peer.acknowledged(reply.matched, reply.hint.index.min(last), base) {
@@ -204,7 +223,7 @@ impl Replica {
             if planted(Defect::MatchOnReject) && peer.acknowledged(meeting, Index(0), base) {
                 self.advance_commit();
             } else {
-                peer.rejected(meeting, reply.confirm_seq);
+                peer.rejected(meeting, reply.confirm_seq, !self.config.protocol.keeps_stamps());
             }
         }
         self.complete_reads();
@@ -258,6 +277,33 @@ impl Replica {
         }
         self.maybe_hand_over();
         Ok(())
+    }
+
+    /// Looks for a voter that should rather lead and could, and begins to hand over to it.
+    fn prefer_another(&mut self) {
+        let now = self.now;
+        let own = self.config.leader_priority;
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let membership = self.timeline.effective();
+        let heard = |peer: &Progress| now.since(peer.heard) <= 2 * self.config.heartbeat_interval;
+        let voters = leadership.peers.iter().filter(|(id, peer)| membership.voters.contains(id) && heard(peer));
+        let best = voters.max_by_key(|(id, peer)| (peer.priority, std::cmp::Reverse(**id)));
+        leadership.preferred = best.map_or(own, |(_, peer)| own.max(peer.priority));
+        let Some((to, peer)) = best.filter(|(_, peer)| peer.priority > own && now >= leadership.prefer_at) else {
+            return;
+        };
+        let behind = self.log.last().0 - peer.matched.0;
+        let keeps_up = match self.config.protocol.elects_laggards() {
+            true => peer.matched.next() >= self.log.cached_from(),
+            false => behind <= PREFERRED_LAG_MAX,
+        };
+        let settled = membership.index <= self.commit && !membership.is_joint();
+        if keeps_up && settled {
+            let to = *to;
+            leadership.prefer_at = now + PREFER_TIMEOUTS * self.config.election_timeout;
+            // Refused while another handover is under way: then there will be a next time.
+            let _ = self.transfer_leadership(now, to);
+        }
     }
 
     /// Tells the chosen successor to campaign once it holds the whole log.

@@ -99,6 +99,8 @@ pub enum Body {
         sync_index: Index,
         /// Rises with every message of this leader; the one thing a read confirmation is matched on.
         confirm_seq: u64,
+        /// Highest leader priority among the voters that the leader hears, itself included.
+        preferred: u8,
     },
     /// Answer to [`Body::Append`].
     AppendReply {
@@ -113,6 +115,8 @@ pub enum Body {
         promised: Ballot,
         /// Echo of the append's.
         confirm_seq: u64,
+        /// The follower's leader priority.
+        priority: u8,
     },
     /// Follower asks its leader for a read index.
     ReadIndex {

@@ -4,7 +4,8 @@
 //!   Probe ──ok──▶ Replicate ──rejected──▶ Probe        at most one append under way / a window of them
 //!     └──log too short──▶ Snapshot ──installed──▶ Replicate      nothing but heartbeats meanwhile
 //! ```
-//! Invariant: `matched < next`, and `matched` never goes back: it is durable at the follower.
+//! Invariant: `matched < next`. Everything up to `matched` is durable at the follower; it goes back only where a
+//! follower has to be told again.
 
 use std::collections::VecDeque;
 
@@ -38,6 +39,8 @@ pub(crate) struct Progress {
     pub(crate) mode: Mode,
     /// When it last answered in this ballot; at first the time of the election.
     pub(crate) heard: Instant,
+    /// Its leader priority.
+    pub(crate) priority: u8,
     /// Highest confirmation number it echoed.
     pub(crate) confirmed: u64,
     /// Highest commit index told.
@@ -64,6 +67,7 @@ impl Progress {
             next,
             mode: Mode::Probe { waiting: false },
             heard: now,
+            priority: 0,
             confirmed: 0,
             commit_sent: Index(0),
             heartbeat_due: false,
@@ -127,12 +131,15 @@ impl Progress {
     }
 
     /// The follower refused append `confirm_seq`; `hint` is the last index where the logs may meet. A refusal from
-    /// before
-    /// the probe under way says nothing about that.
-    pub(crate) fn rejected(&mut self, hint: Index, confirm_seq: u64) {
+    /// before the probe under way says nothing about that. Where decided entries have several stamps (`forgets`), a
+    /// follower that restarted and knows less of what is decided no longer recognizes all that it acknowledged.
+    pub(crate) fn rejected(&mut self, hint: Index, confirm_seq: u64, forgets: bool) {
         let outdated = self.mode == (Mode::Probe { waiting: true }) && confirm_seq < self.probe_seq;
         if self.mode == Mode::Snapshot || outdated {
             return;
+        }
+        if forgets {
+            self.matched = self.matched.min(hint);
         }
         let next = self.next.min(hint.next()).max(self.matched.next());
         self.restart(Mode::Probe { waiting: false }, next);

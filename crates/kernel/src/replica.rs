@@ -7,6 +7,7 @@
 //! parallel changes of membership, and any retry of a request on behalf of its caller.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use base::planted::{Defect, planted};
 use base::{Ballot, Fault, Index, Instant, NodeId, Prng, ReplicaId};
@@ -60,6 +61,8 @@ pub struct Replica {
     /// When the leader was last heard. Not known after a restart.
     pub(crate) heard: Option<Instant>,
     pub(crate) election_deadline: Instant,
+    /// Highest leader priority among the voters, as last heard of a leader.
+    pub(crate) preferred: u8,
     /// This replica is no member any more, says the membership of this index.
     pub(crate) removed: Option<Index>,
     /// Where replicas outside the membership live that spoke to us.
@@ -146,6 +149,7 @@ impl Replica {
             learnt: promised,
             heard: None,
             election_deadline: now,
+            preferred: 0,
             removed: None,
             contacts: BTreeMap::new(),
             staged: None,
@@ -194,12 +198,13 @@ impl Replica {
             }
             Body::FetchLog { from: first } => self.on_fetch_log(from, ballot, first),
             Body::FetchLogReply { from: first, entries } => self.on_fetch_log_reply(from, ballot, first, entries),
-            Body::Append { prev, entries, commit, sync_index, confirm_seq } => {
+            Body::Append { prev, entries, commit, sync_index, confirm_seq, preferred } => {
+                self.preferred = preferred;
                 let append = crate::follower::Append { from, ballot, prev, entries, commit, sync_index, confirm_seq };
                 self.on_append(append);
             }
-            Body::AppendReply { ok, matched, hint, promised, confirm_seq } => {
-                let reply = crate::leader::Reply { from, ballot, ok, matched, hint, promised, confirm_seq };
+            Body::AppendReply { ok, matched, hint, promised, confirm_seq, priority } => {
+                let reply = crate::leader::Reply { from, ballot, ok, matched, hint, promised, confirm_seq, priority };
                 self.on_append_reply(&reply);
             }
             Body::ReadIndex { id } => self.on_read_index(from, id),
@@ -376,11 +381,13 @@ impl Replica {
         self.reset_election_timer();
     }
 
-    /// Draws the next election deadline from [T, 2T): two replicas rarely draw the same, so votes rarely split.
+    /// Draws the next election deadline from [T, 2T): two replicas rarely draw the same, so votes rarely split. Who
+    /// knows of a replica that should rather lead lets it go first.
     pub(crate) fn reset_election_timer(&mut self) {
         let timeout = self.config.election_timeout;
         let spread = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.election_deadline = self.now + timeout + std::time::Duration::from_micros(self.random.below(spread));
+        let courtesy = if self.config.leader_priority < self.preferred { timeout } else { Duration::ZERO };
+        self.election_deadline = self.now + courtesy + timeout + Duration::from_micros(self.random.below(spread));
     }
 
     /// Remembers where a replica lives that need not be a member.

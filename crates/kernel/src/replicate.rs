@@ -19,11 +19,12 @@ impl Replica {
     /// Sends what is due to every follower.
     pub(crate) fn flush_appends(&mut self) {
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        let Leadership { peers, confirm_seq, marker, .. } = leadership.as_mut();
+        let Leadership { peers, confirm_seq, marker, preferred, .. } = leadership.as_mut();
         let mut turn = Turn {
             log: &self.log,
             commit: self.commit,
             sync_index: *marker,
+            preferred: *preferred,
             confirm_seq,
             template: Message {
                 group: self.config.group,
@@ -112,6 +113,7 @@ struct Turn<'a> {
     log: &'a Log,
     commit: Index,
     sync_index: Index,
+    preferred: u8,
     confirm_seq: &'a mut u64,
     template: Message,
     messages: &'a mut Vec<Message>,
@@ -184,6 +186,7 @@ impl Turn<'_> {
             commit: self.commit,
             sync_index: self.sync_index,
             confirm_seq: *self.confirm_seq,
+            preferred: self.preferred,
         };
         self.messages.push(Message { to: id, body, ..self.template.clone() });
         peer.commit_sent = self.commit;

@@ -46,6 +46,7 @@ impl Replica {
         self.forwards.assume_deadline(due(lapse == Lapse::Election));
         if let RoleState::Leader(leadership) = &mut self.role {
             leadership.heartbeat_at = due(matches!(lapse, Lapse::Election | Lapse::Heartbeat));
+            leadership.prefer_at = now + timeout;
             if let Some(transfer) = &mut leadership.transfer {
                 transfer.deadline = due(matches!(lapse, Lapse::Election | Lapse::Transfer));
             }

@@ -209,19 +209,21 @@ fn put_body(out: &mut Vec<u8>, body: &Body) {
             put_varint(out, suffix_from.0);
             put_entries(out, suffix);
         }
-        Body::Append { prev, entries, commit, sync_index, confirm_seq } => {
+        Body::Append { prev, entries, commit, sync_index, confirm_seq, preferred } => {
             put_position(out, *prev);
             put_varint(out, commit.0);
             put_varint(out, sync_index.0);
             put_varint(out, *confirm_seq);
+            out.push(*preferred);
             put_entries(out, entries);
         }
-        Body::AppendReply { ok, matched, hint, promised, confirm_seq } => {
+        Body::AppendReply { ok, matched, hint, promised, confirm_seq, priority } => {
             out.push(u8::from(*ok));
             put_varint(out, matched.0);
             put_position(out, *hint);
             put_ballot(out, *promised);
             put_varint(out, *confirm_seq);
+            out.push(*priority);
         }
         Body::ReadIndex { id } => put_varint(out, id.0),
         Body::ReadIndexReply { id, at } => {
@@ -269,6 +271,7 @@ fn body(reader: &mut Reader, tag: u8) -> Result<Body, DecodeError> {
             commit: index(reader)?,
             sync_index: index(reader)?,
             confirm_seq: reader.varint("confirm_seq")?,
+            preferred: reader.u8("preferred")?,
             entries: entries(reader)?,
         },
         APPEND_REPLY => Body::AppendReply {
@@ -277,6 +280,7 @@ fn body(reader: &mut Reader, tag: u8) -> Result<Body, DecodeError> {
             hint: position(reader)?,
             promised: ballot(reader)?,
             confirm_seq: reader.varint("confirm_seq")?,
+            priority: reader.u8("priority")?,
         },
         READ_INDEX => Body::ReadIndex { id: ReadId(reader.varint("read id")?) },
         READ_INDEX_REPLY => Body::ReadIndexReply { id: ReadId(reader.varint("read id")?), at: read_answer(reader)? },

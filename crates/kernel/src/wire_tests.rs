@@ -70,11 +70,13 @@ fn messages_have_these_bytes() {
         commit: Index(4),
         sync_index: Index(5),
         confirm_seq: 130,
+        preferred: 9,
     };
     let entries = [3, 5, 1, 7, 1, 7, 1, 0, 0x82, 2, b'a', b'b', 3, 8, 1, 8, 1, 1, b'c'];
-    check(append, 5, &[[4, 6, 2, 4, 5, 0x82, 0x01].as_slice(), &entries].concat());
-    let reply = Body::AppendReply { ok: false, matched: Index(0), hint: at(3, 2, 1), promised: ballot, confirm_seq: 2 };
-    check(reply, 6, &[0, 0, 3, 2, 1, 6, 2, 2]);
+    check(append, 5, &[[4, 6, 2, 4, 5, 0x82, 0x01, 9].as_slice(), &entries].concat());
+    let (hint, promised) = (at(3, 2, 1), ballot);
+    let reply = Body::AppendReply { ok: false, matched: Index(0), hint, promised, confirm_seq: 2, priority: 7 };
+    check(reply, 6, &[0, 0, 3, 2, 1, 6, 2, 2, 7]);
     check(Body::ReadIndex { id: ReadId(5) }, 7, &[5]);
     check(Body::ReadIndexReply { id: ReadId(5), at: Ok(Index(8)) }, 8, &[5, 0, 8]);
     check(Body::ReadIndexReply { id: ReadId(5), at: Err(Refusal::NotLeader(Some(NodeId(2)))) }, 8, &[5, 1, 2]);
@@ -137,7 +139,7 @@ fn other_versions_protocols_and_tags_are_refused() {
 fn a_count_that_the_input_cannot_hold_is_refused_before_anything_is_allocated() {
     let mut out = vec![1, APPEND, 1];
     out.extend(HEADER);
-    out.extend([4, 6, 2, 4, 5, 1]);
+    out.extend([4, 6, 2, 4, 5, 1, 0]);
     put_varint(&mut out, u64::MAX);
     assert_eq!(decode(out.into()).map_err(|error| error.what), Err("number of entries"));
 }
@@ -150,6 +152,7 @@ fn payloads_are_slices_of_the_input() {
         commit: Index(4),
         sync_index: Index(5),
         confirm_seq: 1,
+        preferred: 0,
     };
     let mut out = Vec::new();
     encode(&message(body), &mut out);
@@ -203,7 +206,8 @@ fn any_body() -> impl Strategy<Value = Body> {
             }
         ),
         (any_position(), any_entries(), any::<u64>(), any::<u64>()).prop_map(|(prev, entries, commit, confirm_seq)| {
-            Body::Append { prev, entries, commit: Index(commit), sync_index: Index(commit), confirm_seq }
+            let preferred = confirm_seq.to_le_bytes()[0];
+            Body::Append { prev, entries, commit: Index(commit), sync_index: Index(commit), confirm_seq, preferred }
         }),
         (any::<bool>(), any::<u64>(), any_position(), any_ballot(), any::<u64>()).prop_map(
             |(ok, matched, hint, promised, confirm_seq)| Body::AppendReply {
@@ -212,6 +216,7 @@ fn any_body() -> impl Strategy<Value = Body> {
                 hint,
                 promised,
                 confirm_seq,
+                priority: confirm_seq.to_le_bytes()[0],
             }
         ),
     ]

@@ -67,6 +67,7 @@ impl Host {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(1000),
             seed: id,
+            leader_priority: 0,
         };
         let mark = Mark { membership: membership(size).into(), ..Default::default() };
         let recovered = kernel::Recovered { mark, ..Default::default() };

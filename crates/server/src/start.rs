@@ -296,6 +296,7 @@ fn open(config: &Config, directory: &Directory) -> Result<Opened, StartError> {
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         seed: random(),
+        leader_priority: 0,
     };
     Ok(Opened { engine: Arc::new(engine), wal, start: GroupStart { config, recovered }, directory: data })
 }

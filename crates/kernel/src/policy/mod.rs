@@ -2,7 +2,7 @@
 //!
 //! | # | point | function | Raft | Multi-Paxos | Zab | Paxos-Raft |
 //! |---|---|---|---|---|---|---|
-//! | 1 | ballot | [`Protocol::discovers`] | above all heard of | as Raft | above a quorum's | as Raft |
+//! | 1 | ballot | `Replica::choose_ballot` | above all heard of | as Raft | above a quorum's, so as Raft | as Raft |
 //! | 2 | who gets a vote | [`Protocol::grant`] | last entry not behind | anyone | anyone | accepted not behind |
 //! | 3 | what it carries | [`Protocol::grant`] | nothing | all after candidate's commit | end of log | what is lacking
 //! |
@@ -183,15 +183,6 @@ pub(crate) enum History {
 }
 
 impl Protocol {
-    /// Point 1: whether a quorum must tell its promises before a ballot is chosen. Pre-votes tell them, too, so it
-    /// makes a difference only to a candidate that was asked to stand.
-    pub(crate) fn discovers(self) -> bool {
-        match self {
-            Self::Raft | Self::MultiPaxos | Self::PaxosRaft => false,
-            Self::Zab => true,
-        }
-    }
-
     /// Points 2 and 3, for a ballot above the voter's promise.
     pub(crate) fn grant(self, me: &LogView<'_>, claim: &Claim) -> Grant {
         match self {
@@ -257,6 +248,15 @@ impl Protocol {
                 true => Electorate::Latest,
                 false => Electorate::AllUncommitted,
             },
+        }
+    }
+
+    /// Whether a replica that lags can win, so that leadership may be handed to one (follows from points 2 to 4). In
+    /// Zab it could only fetch first, and would rather ask another to lead.
+    pub(crate) fn elects_laggards(self) -> bool {
+        match self {
+            Self::Raft | Self::Zab => false,
+            Self::MultiPaxos | Self::PaxosRaft => true,
         }
     }
 

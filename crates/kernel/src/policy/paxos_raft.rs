@@ -60,13 +60,15 @@ pub(super) fn build_log(me: &LogView<'_>, votes: &BTreeMap<ReplicaId, &Vote>, ba
 /// stamps they carry.
 pub(super) fn accept(me: &LogView<'_>, append: &AppendView<'_>) -> AcceptPlan {
     let prev = append.prev;
-    let connects = prev.index <= me.commit || me.log.stamp(prev.index) == Some(prev.stamp);
-    if !connects {
+    let last = me.log.last();
+    let is_prefix = me.accepted == append.ballot;
+    // What this leader sent needs no comparison. Nor could it bear one after a restart: decided entries keep the stamps
+    // they had, and how far the log is decided may be forgotten.
+    let is_known = prev.index <= me.commit || (is_prefix && prev.index <= last);
+    if !is_known && me.log.stamp(prev.index) != Some(prev.stamp) {
         return AcceptPlan::Reject { hint: hint(me, append) };
     }
-    let last = me.log.last();
     let end = Index(prev.index.0 + append.entries.len() as u64);
-    let is_prefix = me.accepted == append.ballot;
     if is_prefix && end <= last {
         // The log is this leader's already, and a late append must not shorten it.
         let skip = append.entries.len();

@@ -2,11 +2,11 @@
 //! systems", 2011), in the shape of a log.
 //!
 //! Its phases, in our words. *Discovery*: a prospective leader asks a quorum for the highest epoch each has promised
-//! and takes the next one; the question is a pre-vote, the answers carry promises. Then `Elect` is NEWEPOCH and a vote
-//! is the acknowledgement with the voter's history, told by its end. *Synchronization*: the leader makes the best
-//! history of a quorum its own ([`build_log`]) and brings a quorum to it; its marker is NEWLEADER, and acknowledging
-//! the marker acknowledges the history. *Broadcast*: only when the marker is committed are proposals taken
-//! ([`accepts_proposals`]).
+//! and takes the next one. The question is the pre-vote, whose answers carry promises; who is asked to lead is asked
+//! by a replica that had a quorum's promises itself. Then `Elect` is NEWEPOCH and a vote is the acknowledgement with
+//! the voter's history, told by its end. *Synchronization*: the leader makes the best history of a quorum its own
+//! ([`build_log`]) and brings a quorum to it; its marker is NEWLEADER, and acknowledging the marker acknowledges the
+//! history. *Broadcast*: only when the marker is committed are proposals taken ([`accepts_proposals`]).
 //!
 //! The best history is that of the greatest (last stamp, last index). If it is another voter's, that voter is asked to
 //! lead, at once; if that comes to nothing, because it cannot reach a quorum or its disk hangs, the candidate fetches
@@ -26,8 +26,7 @@
 //! Left out: ZooKeeper's separate election protocol (pre-vote and hand-over do its work), its DIFF, TRUNC and SNAP
 //! messages (the shared append and snapshot paths do), and observers (learners).
 //!
-//! The price is the slowest failover: discovery when asked to lead, perhaps a hand-over, and no write before a quorum
-//! is synchronized.
+//! The price is the slowest failover: perhaps a hand-over, and no write before a quorum is synchronized.
 
 use std::collections::BTreeMap;
 

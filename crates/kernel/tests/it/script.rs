@@ -221,6 +221,10 @@ impl Script {
                 world.crash(host(one), 0);
                 self.invariants.forget_reads(host(one));
             }
+            // A leader priority, from the next start on.
+            ["priority", one, priority] => {
+                world.host(host(one)).priority = u8::try_from(number(priority)).expect("small");
+            }
             ["start", one] => world.start(host(one)),
             ["compact", one, to] => {
                 let to = Index(number(to));

@@ -53,12 +53,15 @@ fn body(body: &Body) -> String {
         }
         Body::FetchLog { from } => format!("FetchLog from {from}"),
         Body::FetchLogReply { from, entries } => format!("FetchLogReply from {from} [{}]", self::entries(entries)),
-        Body::Append { prev, entries, commit, confirm_seq, .. } => {
-            format!("Append {} [{}] commit={commit} #{confirm_seq}", position(*prev), self::entries(entries))
+        Body::Append { prev, entries, commit, confirm_seq, preferred, .. } => {
+            let (prev, entries, preferred) =
+                (position(*prev), self::entries(entries), priority("preferred", *preferred));
+            format!("Append {prev} [{entries}] commit={commit} #{confirm_seq}{preferred}")
         }
-        Body::AppendReply { ok: true, matched, hint, confirm_seq, .. } => {
+        Body::AppendReply { ok: true, matched, hint, confirm_seq, priority, .. } => {
+            let priority = self::priority("priority", *priority);
             let staged = if hint.index > *matched { format!(" staged {}", hint.index) } else { String::new() };
-            format!("AppendReply ok {matched}{staged} #{confirm_seq}")
+            format!("AppendReply ok {matched}{staged} #{confirm_seq}{priority}")
         }
         Body::AppendReply { ok: false, hint, promised, confirm_seq, .. } => {
             format!("AppendReply no, try {} promised={promised} #{confirm_seq}", position(*hint))
@@ -70,6 +73,10 @@ fn body(body: &Body) -> String {
         Body::SnapshotInstalled { position } => format!("SnapshotInstalled {}", self::position(*position)),
         Body::Removed { index } => format!("Removed members@{index}"),
     }
+}
+
+fn priority(name: &str, priority: u8) -> String {
+    if priority == 0 { String::new() } else { format!(" {name}={priority}") }
 }
 
 const fn yes(granted: bool) -> &'static str {

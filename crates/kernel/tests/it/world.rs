@@ -28,6 +28,7 @@ pub(crate) struct Host {
     pub(crate) machine: Machine,
     pub(crate) to_apply: VecDeque<(Vec<Committed>, Mark)>,
     pub(crate) incarnation: u64,
+    pub(crate) priority: u8,
     role: Role,
 }
 
@@ -86,6 +87,7 @@ impl World {
             disk,
             to_apply: VecDeque::new(),
             incarnation: 0,
+            priority: 0,
             role: Role::Follower,
         };
         self.hosts.insert(number, host);
@@ -105,6 +107,7 @@ impl World {
             heartbeat_interval: HEARTBEAT,
             election_timeout: ELECTION,
             seed: seed.wrapping_add(number * 1000 + host.incarnation),
+            leader_priority: host.priority,
         };
         host.machine = host.disk.flushed.clone();
         let replica = Replica::new(config, host.disk.recover(), now).expect("a disk written by a replica is sound");
