@@ -2,9 +2,9 @@
 //!
 //! The caller's duties, once per turn, for every replica that received an input:
 //! 1. `let ready = replica.ready(lsn)`, where `lsn` is the number under which this turn's batch goes to the node's log.
-//! 2. Hand `ready.records` to the log, in order, all groups of the turn as one batch. The log acknowledges with
-//!    `Synced<Lsn>`; pass that to `replica.persisted`. Promises that rest on the records stay inside the replica until
-//!    then: there is no way to send them earlier.
+//! 2. Hand `ready.records` to the log, in order, all groups of the turn as one batch, which becomes durable as a whole
+//!    or not at all (Paxos-Raft needs that). The log acknowledges with `Synced<Lsn>`; pass that to `replica.persisted`.
+//!    Promises that rest on the records stay inside the replica until then: there is no way to send them earlier.
 //! 3. Send `ready.messages` now. Each may be lost, repeated or reordered on the way.
 //! 4. Apply `ready.committed` in order; afterwards call `replica.applied` with the last index that is applied.
 //! 5. Serve `ready.reads`: a read may be answered from any state that contains index `at`.
