@@ -266,7 +266,7 @@ mod tests {
 
     fn acknowledgement(matched: u64) -> Message {
         let (hint, promised) = (Position::default(), BALLOT);
-        let body = Body::AppendReply { ok: true, matched: Index(matched), hint, promised, confirm_seq: 1 };
+        let body = Body::AppendReply { ok: true, matched: Index(matched), hint, promised, confirm_seq: 1, priority: 0 };
         let (from, to) = (ReplicaId(1), ReplicaId(2));
         Message { group: GROUP, protocol: Protocol::Raft, from, to, ballot: BALLOT, body }
     }

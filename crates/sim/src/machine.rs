@@ -270,6 +270,7 @@ impl Machine {
             heartbeat_interval: shape.heartbeat,
             election_timeout: shape.election_timeout,
             seed: random.rotate_left(17),
+            leader_priority: 0,
         };
         let node = NodeConfig {
             id: self.id,

@@ -84,6 +84,11 @@ impl Invariants {
         self.reads.len()
     }
 
+    /// Whether the group decided a membership at this index.
+    pub(crate) fn is_decided_membership(&self, index: Index) -> bool {
+        self.chosen.get(&index).is_some_and(|chosen| chosen.kind == EntryKind::Config && chosen.effective)
+    }
+
     pub(crate) fn decided(&self) -> usize {
         self.chosen.len()
     }
