@@ -1,7 +1,7 @@
-//! Histories as files: JSON lines, a header and then one operation per line. The format is in `docs/formats/history.md`.
+//! Histories as files: JSON lines, a header and then one operation per line, as `docs/formats/history.md` has it.
 //!
-//! Invariant: reading takes one line at a time, of bounded length, and never panics. An unknown field of an operation is
-//! refused (a condition that is not understood changes what answers are possible), one of the header is skipped.
+//! Invariant: reading takes one line at a time, of bounded length, and never panics. An unknown field of an operation
+//! is refused (a condition that is not understood changes what answers are possible), one of the header is skipped.
 
 use std::fmt;
 use std::io::{self, BufRead, Read as _, Write};

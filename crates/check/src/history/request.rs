@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Bytes, Revision};
+use crate::span::Span;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -47,6 +48,20 @@ pub enum Level {
         /// The least revision of the answer.
         min_revision: Revision,
     },
+}
+
+impl Level {
+    fn fresher(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Strict, _) | (_, Self::Strict) => Self::Strict,
+            (Self::Session { min_revision: one }, Self::Session { min_revision: two }) => {
+                Self::Session { min_revision: one.max(two) }
+            }
+            (session @ Self::Session { .. }, Self::Serializable)
+            | (Self::Serializable, session @ Self::Session { .. }) => session,
+            (Self::Serializable, Self::Serializable) => Self::Serializable,
+        }
+    }
 }
 
 /// Reads a range.
@@ -173,6 +188,83 @@ pub struct Txn {
     /// Runs otherwise.
     #[serde(skip_serializing_if = "is_default")]
     pub failure: Vec<Op>,
+}
+
+impl Txn {
+    /// Whether no list of it can write.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| match op {
+            Op::Range(_) => true,
+            Op::Txn(nested) => nested.is_read_only(),
+            Op::Put(_) | Op::DeleteRange(_) => false,
+        })
+    }
+
+    /// The keys it names in compares and operations of any list, nested ones too.
+    fn spans<'a>(&'a self, spans: &mut Vec<Span<'a>>) {
+        spans.extend(self.compares.iter().map(|compare| Span::new(&compare.key, &compare.range_end)));
+        for op in self.success.iter().chain(&self.failure) {
+            match op {
+                Op::Range(range) => spans.push(Span::new(&range.key, &range.range_end)),
+                Op::Put(put) => spans.push(Span::Key(&put.key)),
+                Op::DeleteRange(delete) => spans.push(Span::new(&delete.key, &delete.range_end)),
+                Op::Txn(nested) => nested.spans(spans),
+            }
+        }
+    }
+
+    fn freshest(&self) -> Option<Level> {
+        let levels = self.success.iter().chain(&self.failure).filter_map(|op| match op {
+            Op::Range(range) => Some(range.level),
+            Op::Txn(nested) => nested.freshest(),
+            Op::Put(_) | Op::DeleteRange(_) => Some(Level::Strict),
+        });
+        levels.reduce(Level::fresher)
+    }
+}
+
+impl Request {
+    /// All keys it names.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span<'_>> {
+        match self {
+            Self::Range(range) => vec![Span::new(&range.key, &range.range_end)],
+            Self::Put(put) => vec![Span::Key(&put.key)],
+            Self::DeleteRange(delete) => vec![Span::new(&delete.key, &delete.range_end)],
+            Self::Txn(txn) => {
+                let mut spans = Vec::new();
+                txn.spans(&mut spans);
+                spans
+            }
+            Self::Compact(_) | Self::Watch(_) | Self::Lease(_) | Self::Lock(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it can change keys.
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::DeleteRange(_) => true,
+            Self::Txn(txn) => !txn.is_read_only(),
+            Self::Range(_) | Self::Compact(_) | Self::Watch(_) | Self::Lease(_) | Self::Lock(_) => false,
+        }
+    }
+
+    /// How fresh the answer must be. Whatever may write is strict.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Range(range) => range.level,
+            Self::Txn(txn) => txn.freshest().unwrap_or(Level::Strict),
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Compact(_)
+            | Self::Watch(_)
+            | Self::Lease(_)
+            | Self::Lock(_) => Level::Strict,
+        }
+    }
 }
 
 /// One operation of a transaction. Each sees those before it.
