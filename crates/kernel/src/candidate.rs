@@ -369,15 +369,15 @@ impl Replica {
     pub(crate) fn write_entries(&mut self, entries: Vec<Entry>) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
         let overwrites = first <= self.log.last();
-        for entry in entries {
-            self.out.record_entry(&entry);
+        for entry in &entries {
             if entry.index <= self.log.last() {
-                self.log.overwrite(entry);
+                self.log.overwrite(entry.clone());
             } else {
-                self.timeline.append(&entry);
-                self.log.push(entry);
+                self.timeline.append(entry);
+                self.log.push(entry.clone());
             }
         }
+        self.out.record_entries(entries);
         if overwrites {
             self.durable.rewritten(first);
             self.timeline.rebuild(self.log.iter_from(self.timeline.mark().position.index.next()));

@@ -200,7 +200,9 @@ impl Log {
             bytes += entry.payload.len();
             bytes <= bytes_max || entry.index == from
         };
-        self.iter_from(from).take(count_max).take_while(fits).cloned().collect()
+        // Counted first, so that the copy has the right size from the start.
+        let count = self.iter_from(from).take(count_max).take_while(fits).count();
+        self.iter_from(from).take(count).cloned().collect()
     }
 
     /// Adds the next entry.

@@ -42,13 +42,27 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Records an entry, joined to the record before it if it follows directly: the proposals of a turn are one record.
     pub(crate) fn record_entry(&mut self, entry: &Entry) {
-        if let Some(Record::Append(entries)) = self.records.last_mut()
-            && entries.last().is_some_and(|last| last.index.next() == entry.index)
-        {
-            entries.push(entry.clone());
-            return;
+        match self.record_before(entry) {
+            Some(before) => before.push(entry.clone()),
+            None => self.records.push(Record::Append(vec![entry.clone()])),
         }
-        self.records.push(Record::Append(vec![entry.clone()]));
+    }
+
+    /// Records consecutive entries in the same way.
+    pub(crate) fn record_entries(&mut self, entries: Vec<Entry>) {
+        let Some(first) = entries.first() else { return };
+        match self.record_before(first) {
+            Some(before) => before.extend(entries),
+            None => self.records.push(Record::Append(entries)),
+        }
+    }
+
+    /// The last record, if `entry` follows directly on its entries.
+    fn record_before(&mut self, entry: &Entry) -> Option<&mut Vec<Entry>> {
+        match self.records.last_mut() {
+            Some(Record::Append(entries)) if entries.last()?.index.next() == entry.index => Some(entries),
+            _ => None,
+        }
     }
 }
 
@@ -122,6 +136,8 @@ impl Replica {
             return;
         }
         let first = self.timeline.mark().position.index.next();
+        let decided = usize::try_from(self.commit.0 - first.prev().0).unwrap_or(usize::MAX);
+        ready.committed.reserve(decided.min(APPLY_ENTRIES_MAX));
         let mut bytes = 0;
         let mut configs = Vec::new();
         for entry in self.log.iter_from(first).take_while(|entry| entry.index <= self.commit).take(APPLY_ENTRIES_MAX) {
