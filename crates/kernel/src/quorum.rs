@@ -39,7 +39,8 @@ fn majority_index(
     also: &BTreeSet<ReplicaId>,
     matched: &impl Fn(ReplicaId) -> Index,
 ) -> Index {
-    let holders = |index: Index| set.iter().chain(also).filter(|replica| matched(**replica) >= index).count();
+    let count = |of: &BTreeSet<ReplicaId>, index| of.iter().filter(|replica| matched(**replica) >= index).count();
+    let holders = |index: Index| count(set, index) + count(also, index);
     let further = |reached: Index, replica: &ReplicaId| {
         let index = matched(*replica);
         if index > reached && is_majority(holders(index), set.len()) { index } else { reached }

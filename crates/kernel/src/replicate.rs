@@ -4,6 +4,7 @@
 use base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use base::{Ballot, Index, ReplicaId};
 
+use crate::config::Config;
 use crate::entry::{Entry, Position};
 use crate::leader::Leadership;
 use crate::log::Log;
@@ -26,14 +27,8 @@ impl Replica {
             sync_index: *marker,
             preferred: *preferred,
             confirm_seq,
-            template: Message {
-                group: self.config.group,
-                protocol: self.config.protocol,
-                from: self.config.replica,
-                to: ReplicaId(0),
-                ballot: self.promised,
-                body: Body::ReadIndex { id: crate::ready::ReadId(0) },
-            },
+            config: &self.config,
+            ballot: self.promised,
             messages: &mut self.out.messages,
             loads: &mut self.out.loads,
             snapshots: &mut self.out.snapshots_to_send,
@@ -115,7 +110,8 @@ struct Turn<'a> {
     sync_index: Index,
     preferred: u8,
     confirm_seq: &'a mut u64,
-    template: Message,
+    config: &'a Config,
+    ballot: Ballot,
     messages: &'a mut Vec<Message>,
     loads: &'a mut Vec<LoadRequest>,
     snapshots: &'a mut Vec<ReplicaId>,
@@ -188,7 +184,8 @@ impl Turn<'_> {
             confirm_seq: *self.confirm_seq,
             preferred: self.preferred,
         };
-        self.messages.push(Message { to: id, body, ..self.template.clone() });
+        let &Config { group, protocol, replica: from, .. } = self.config;
+        self.messages.push(Message { group, protocol, from, to: id, ballot: self.ballot, body });
         peer.commit_sent = self.commit;
         if !is_heartbeat {
             peer.sent(last, bytes, *self.confirm_seq);
