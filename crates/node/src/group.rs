@@ -177,10 +177,10 @@ impl Group {
     }
 
     /// Turns decided entries into one `Apply`, and settles the proposals that waited for their slots.
-    pub(crate) fn apply(&mut self, committed: Vec<Committed>, mark: kernel::Mark, effects: &mut Vec<Effect>) {
+    pub(crate) fn apply(&mut self, committed: &mut Vec<Committed>, mark: kernel::Mark, effects: &mut Vec<Effect>) {
         let mut tasks = Vec::with_capacity(committed.len());
         let bytes = committed.iter().map(|committed| committed.entry.payload.len()).sum();
-        for Committed { entry, effective } in committed {
+        for Committed { entry, effective } in committed.drain(..) {
             assert_eq!(entry.index, self.handed.next(), "entries are handed out in order");
             self.handed = entry.index;
             self.retention.applied(entry.index, entry.payload.len());

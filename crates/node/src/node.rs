@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::{Fault, GroupId, Index, Instant, Lsn, NodeId, Synced, limits};
 use bytes::Bytes;
-use kernel::{Message, ReadId, Record, Refusal, Replica, Status};
+use kernel::{Message, ReadId, Ready, Record, Refusal, Replica, Status};
 
 use crate::effect::{Effect, ReplyTo, Response, Uncertainty};
 use crate::event::{Event, Request, SnapshotId, Ticket};
@@ -57,6 +57,8 @@ pub struct Node {
     next_snapshot: u64,
     waiters_due: Instant,
     effects: Vec<Effect>,
+    /// What a replica wants, taken apart at once: empty between turns, its vectors are used again.
+    ready: Ready,
 }
 
 impl Node {
@@ -81,6 +83,7 @@ impl Node {
             next_snapshot: config.seed >> 1,
             waiters_due: now,
             effects: Vec::new(),
+            ready: Ready::default(),
             config,
         })
     }
@@ -151,18 +154,19 @@ impl Node {
         if !group.replica.has_ready() {
             return;
         }
-        let ready = group.replica.ready(self.next_lsn);
+        let ready = &mut self.ready;
+        group.replica.ready_into(self.next_lsn, ready);
         if !ready.records.is_empty() {
-            batch.push((id, ready.records));
+            batch.push((id, std::mem::take(&mut ready.records)));
         }
-        sends.extend(ready.messages.into_iter().filter_map(|message| {
+        sends.extend(ready.messages.drain(..).filter_map(|message| {
             let node = group.replica.node_of(message.to)?;
             Some(Effect::Send(node, PeerMessage::Group(message)))
         }));
-        if let Some(mark) = ready.mark {
-            group.apply(ready.committed, mark, rest);
+        if let Some(mark) = ready.mark.take() {
+            group.apply(&mut ready.committed, mark, rest);
         }
-        for done in ready.reads {
+        for done in ready.reads.drain(..) {
             match done.at {
                 Ok(at) => {
                     let fresh = group.reads.confirmed(done.id, at, group.applied);
@@ -171,8 +175,8 @@ impl Node {
                 Err(_) => group.reads.failed(done.id), // Asked again at the next look at those who wait.
             }
         }
-        rest.extend(ready.loads.into_iter().map(|load| Effect::Load(id, load)));
-        for to in ready.snapshots_to_send {
+        rest.extend(ready.loads.drain(..).map(|load| Effect::Load(id, load)));
+        for to in ready.snapshots_to_send.drain(..) {
             let Some(node) = group.replica.node_of(to) else { continue };
             // A newer transfer to the same replica takes the place of what is left of an older one.
             for (old, _) in group.outgoing.extract_if(.., |_, outgoing| outgoing.to == to) {
