@@ -147,7 +147,7 @@ fn thread_time() -> Duration {
 
 /// A row each. Ratios are taken within a round, against the first contender, and the median of them is shown.
 fn print(batch: u64, contenders: &[Contender], rounds: &[Vec<Cost>]) {
-    println!("\n| B = {batch} | entries/s | time of ours | range | allocations | bytes |\n|---|---|---|---|---|---|");
+    println!("\n| B = {batch} | entries/s | time, first = 1 | range | allocations | bytes |\n|---|---|---|---|---|---|");
     for (at, contender) in contenders.iter().enumerate() {
         let ratios = sorted(rounds, |round| round[at].nanoseconds / round[0].nanoseconds);
         println!(

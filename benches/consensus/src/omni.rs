@@ -1,5 +1,5 @@
-//! `omnipaxos` 0.2.4 over a log in a `Vec`. Its own batching is set to the size of the batches that are proposed, which
-//! is the best it can get: the leader sends, and a follower writes, exactly once per batch.
+//! `omnipaxos` 0.2.4 over a log in a `Vec`. Its own batching is set to the size of the batches that are proposed: the
+//! leader sends, and a follower writes, exactly once per batch.
 
 use bytes::Bytes;
 use omnipaxos::ballot_leader_election::Ballot;

@@ -38,10 +38,11 @@ impl Ours {
         cluster
     }
 
-    /// Ends turns of a replica until it wants nothing more.
+    /// Ends turns of a replica until it wants nothing more: the answers of disk and state machine may start another.
     fn turn(&mut self, at: usize) {
         let Host { replica, lsn, ready, ledger } = &mut self.hosts[at];
-        while replica.has_ready() {
+        let mut is_answered = true;
+        while std::mem::take(&mut is_answered) && replica.has_ready() {
             *lsn = lsn.next();
             replica.ready_into(*lsn, ready);
             for message in ready.messages.drain(..) {
@@ -54,10 +55,12 @@ impl Ours {
             }
             if let Some(mark) = ready.mark.take() {
                 replica.applied(mark.position.index);
+                is_answered = true;
             }
             if !ready.records.is_empty() {
                 ready.records.clear();
                 replica.persisted(self.now, Synced::attest(*lsn));
+                is_answered = true;
             }
         }
     }
