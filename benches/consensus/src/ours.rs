@@ -75,6 +75,7 @@ fn host(protocol: Protocol, member: Member, members: &[Member], now: Instant) ->
         heartbeat_interval: Duration::from_millis(100),
         election_timeout: Duration::from_secs(1),
         seed: member.node.0,
+        leader_priority: 0,
     };
     let mark = Mark { membership: Membership::initial(members).into(), ..Mark::default() };
     let recovered = Recovered { mark, ..Recovered::default() };
