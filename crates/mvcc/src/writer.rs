@@ -48,7 +48,8 @@ impl<'a> Writer<'a> {
         State { revision, ..*self.state }
     }
 
-    /// Writes a pair; answers with the one it replaced if that is asked for and fits. Refuses before anything is staged.
+    /// Writes a pair; answers with the one it replaced if that is asked for and fits.
+    /// Refuses before anything is staged.
     pub(crate) fn put(&mut self, put: &Put, budget: &mut Budget) -> Result<Option<KeyValue>, ReadError> {
         // One allocation holds everything that is written, as slices: current row, event row, history key.
         let mut buffer = Vec::with_capacity(3 * put.key.len() + put.value.len() + 96);
