@@ -219,6 +219,9 @@ impl Replica {
     /// time; must not wait for the disk, since a leader with a stalled disk has to notice it here.
     pub fn tick(&mut self, now: Instant) {
         self.advance(now);
+        if planted(Defect::TicksWaitForDisk) && self.durable.oldest().is_some() {
+            return;
+        }
         self.expire_forwards();
         match &self.role {
             RoleState::Leader(_) => self.tick_leader(),

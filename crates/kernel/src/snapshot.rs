@@ -2,6 +2,7 @@
 //!
 //! Invariant: a snapshot never takes back what was applied, and never drops entries that connect to it.
 
+use base::planted::{Defect, planted};
 use base::{Ballot, Index, Instant};
 
 use crate::entry::Mark;
@@ -16,7 +17,8 @@ impl Replica {
     /// before it installs it: by then the log may have overtaken it.
     #[must_use]
     pub fn wants_snapshot(&self, mark: &Mark) -> bool {
-        self.removed.is_none() && mark.position.index > self.commit && mark.membership.is_sound()
+        let is_news = mark.position.index > self.commit || planted(Defect::SnapshotRollback);
+        self.removed.is_none() && is_news && mark.membership.is_sound()
     }
 
     /// The host begins, or gives up, to replace the state machine by a snapshot. Until [`Self::snapshot_installed`]
@@ -46,8 +48,9 @@ impl Replica {
 
     fn restart_log_at(&mut self, leader: Ballot, mark: Mark) {
         let position = mark.position;
-        let keep_suffix =
-            self.config.protocol.history(self.log.stamp(position.index), position.stamp) != History::Other;
+        let keep_suffix = self.config.protocol.history(self.log.stamp(position.index), position.stamp)
+            != History::Other
+            && !planted(Defect::SnapshotRollback);
         let newest = leader.max(position.stamp).max(mark.max_origin);
         if newest > self.promised {
             self.become_follower(newest, None);

@@ -4,6 +4,7 @@
 //! entries behind the mark are applied again, with the same result. A refused command leaves no trace.
 
 use base::codec::put_varint;
+use base::planted::{Defect, planted};
 use base::{Fault, LeaseId, Revision, limits};
 use bytes::Bytes;
 
@@ -263,7 +264,13 @@ impl Apply<'_> {
         assert!(self.state.revision >= self.machine.state.revision, "the revision went backwards");
         assert!(self.state.compacted <= self.state.revision, "floor {} above the present", self.state.compacted);
         self.staged.put(Bytes::from_static(keys::STATE), self.state.encode());
-        self.staged.put(Bytes::from_static(keys::MARK), mark.clone());
+        if planted(Defect::MarkApart) {
+            // It comes with the batch after.
+            let before = self.machine.mark.iter().cloned();
+            before.for_each(|before| self.staged.put(Bytes::from_static(keys::MARK), before));
+        } else {
+            self.staged.put(Bytes::from_static(keys::MARK), mark.clone());
+        }
         self.machine.state = self.state;
         self.machine.mark = Some(mark);
         (self.staged.into_batch(), self.changes.unwrap_or_default())

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use base::planted::{Defect, planted};
 use base::{Fault, GroupId, Index, Instant, Lsn, NodeId, Synced, limits};
 use bytes::Bytes;
 use kernel::{Message, ReadId, Ready, Record, Refusal, Replica, Status};
@@ -565,7 +566,10 @@ impl Node {
     fn send_chunk(&mut self, group: GroupId, id: SnapshotId, sequence: u64, chunk: Bytes, last: bool) {
         let group = &self.groups[&group];
         let outgoing = &group.outgoing[&id];
-        let Some(mark) = outgoing.mark.clone() else { return };
+        let Some(mut mark) = outgoing.mark.clone() else { return };
+        if planted(Defect::SnapshotWithoutMembership) {
+            mark.membership = Default::default();
+        }
         let ballot = group.replica.status().ballot;
         let message = PeerMessage::SnapshotChunk { group: group.id, ballot, id, sequence, mark, chunk, last };
         self.effects.push(Effect::Send(outgoing.node, message));

@@ -1,5 +1,5 @@
-//! Bugs that the tests plant on purpose, to prove that their checkers would find them. Outside of this crate's own
-//! tests none of them exists.
+//! Bugs that the tests plant on purpose, to prove that their checkers would find them. In this crate's own tests they
+//! are switched on here; in other builds those that have a number are `base::planted`'s, and the others do not exist.
 
 /// A planted bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,8 +19,15 @@ pub(crate) enum Bug {
 }
 
 #[cfg(not(test))]
-pub(crate) const fn is(_: Bug) -> bool {
-    false
+pub(crate) fn is(bug: Bug) -> bool {
+    use base::Defect;
+    match bug {
+        Bug::NoAddress => base::planted::planted(Defect::AddressUnchecked),
+        Bug::DamageIsTail => base::planted::planted(Defect::DamageTruncated),
+        Bug::SyncErrorIgnored => base::planted::planted(Defect::SyncRetried),
+        Bug::NoDirectorySync => base::planted::planted(Defect::DirectoryUnsynced),
+        Bug::TailNotWiped | Bug::NothingKept => false,
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use base::{Fault, GroupId, Lsn};
-use kernel::{Mark, Recovered};
+use base::{Defect, Fault, GroupId, Lsn};
+use kernel::{Mark, Position, Recovered};
 
 use super::gc::Spares;
 use super::planted::{self, Bug};
@@ -96,6 +96,14 @@ fn recover_group(wal: &mut Wal, group: GroupId, mark: Mark) -> Result<Recovered,
         let detail = format!("it starts after {}, but only {} is applied", log.base.index, position.index);
         return Err(lost(group, &detail));
     }
+    let (mark, position) = match log.stamp(position.index.prev()).filter(|_| base::planted::planted(Defect::ApplyTwice))
+    {
+        Some(stamp) => {
+            let position = Position { index: position.index.prev(), stamp };
+            (Mark { position, ..mark }, position)
+        }
+        None => (mark, position),
+    };
     let recovered = Recovered {
         promised: log.hard.promised,
         accepted: log.hard.accepted,
