@@ -12,6 +12,10 @@
 //!    ledger: what is synced ── every promise      oracle: what all replicas agree on
 //! ```
 //!
+//! A run that fails can be made smaller, [`shrink`], and looked at, [`report_html`].
+//!
+//! Left out so far: membership changes (the node has no request for them yet), watches and leases, several groups.
+//!
 //! Invariant: a run is a function of its configuration, byte for byte. The crate prints nothing.
 
 mod clock;
@@ -19,6 +23,7 @@ mod config;
 mod counters;
 mod fault;
 mod history;
+mod html;
 mod ledger;
 mod machine;
 mod network;
@@ -28,6 +33,7 @@ mod random;
 mod report;
 mod run;
 mod schedule;
+mod shrink;
 mod timeline;
 mod trace;
 mod workload;
@@ -37,9 +43,11 @@ pub use config::{Config, Profile};
 pub use counters::{Counter, Counters};
 pub use fault::{Fault, FaultKind, Link, Weather};
 pub use history::{Asked, Operation, Told};
+pub use html::report_html;
 pub use plan::{Plan, PlannedFault, Shape, plan};
 pub use report::{Failure, FailureKind, Report, Verdict};
 pub use run::run;
+pub use shrink::{Shrunk, shrink};
 pub use timeline::{Cut, Span, SpanKind, Timeline};
 pub use trace::Line;
 pub use workload::{Intent, PlannedOperation, key_bytes, list_bytes};

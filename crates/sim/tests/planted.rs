@@ -1,0 +1,73 @@
+//! Every check must be seen failing: defects planted in the production code, and the check that finds each.
+
+use std::time::Duration;
+
+use base::Defect;
+use sim::{Config, FailureKind, Profile, Verdict};
+
+fn config(seed: u64, profile: Profile, defect: Option<Defect>) -> Config {
+    Config { duration: Duration::from_secs(20), defect, ..Config::new(seed).with_profile(profile) }
+}
+
+/// The first of twelve seeds that finds the defect, which must be found by one of these checks.
+fn found(defect: Defect, profile: Profile, kinds: &[FailureKind]) -> Config {
+    for seed in 0..12 {
+        let config = config(seed, profile, Some(defect));
+        if let Verdict::Failed(failure) = sim::run(&config).verdict {
+            assert!(kinds.contains(&failure.kind), "{defect:?} was found by another check: {failure}");
+            let sound = sim::run(&Config { defect: None, ..config.clone() });
+            assert_eq!(sound.verdict, Verdict::Passed, "seed {seed} fails without the defect");
+            return config;
+        }
+    }
+    panic!("{defect:?} stays unseen in {profile}");
+}
+
+#[test]
+fn an_early_acknowledgement_is_found_by_the_ledger() {
+    found(Defect::EarlyAppendAck, Profile::Calm, &[FailureKind::Durability]);
+}
+
+#[test]
+fn a_state_apart_from_its_position_is_found_by_the_hashes() {
+    found(Defect::MarkApart, Profile::Crash, &[FailureKind::Agreement]);
+    found(Defect::ApplyTwice, Profile::Crash, &[FailureKind::Agreement]);
+}
+
+#[test]
+fn a_snapshot_nobody_can_use_is_found_by_the_lack_of_progress() {
+    let kinds = [FailureKind::Availability, FailureKind::Liveness];
+    found(Defect::SnapshotWithoutMembership, Profile::Crash, &kinds);
+}
+
+#[test]
+fn a_leader_that_waits_for_its_disk_is_found() {
+    found(Defect::TicksWaitForDisk, Profile::Disk, &[FailureKind::Availability]);
+}
+
+#[test]
+fn a_log_that_forgets_is_found_when_it_starts_or_before() {
+    let kinds = [FailureKind::Recovery];
+    found(Defect::DamageTruncated, Profile::Disk, &kinds);
+    found(Defect::DirectoryUnsynced, Profile::Crash, &kinds);
+    found(Defect::SyncRetried, Profile::Disk, &kinds);
+}
+
+#[test]
+fn a_log_that_goes_on_after_half_a_batch_is_found() {
+    found(Defect::HalfBatch, Profile::Disk, &[FailureKind::Panic, FailureKind::Recovery]);
+}
+
+#[test]
+fn a_failing_run_shrinks_and_still_fails_in_the_same_way() {
+    let config = found(Defect::MarkApart, Profile::Crash, &[FailureKind::Agreement]);
+    let before = sim::plan(&config);
+    let shrunk = sim::shrink(&config, 150).expect("it fails");
+    let after = shrunk.config.plan.as_ref().expect("the plan is written down");
+    assert_eq!(shrunk.report.verdict.failure().map(|failure| failure.kind), Some(FailureKind::Agreement));
+    assert!(after.faults.len() <= 2 && after.faults.len() < before.faults.len(), "{} faults left", after.faults.len());
+    assert!(after.operations.len() * 4 < before.operations.len(), "{} operations left", after.operations.len());
+    assert_eq!(sim::run(&shrunk.config).trace_hash, shrunk.report.trace_hash, "it can be run again");
+    assert!(shrunk.describe().lines().count() > after.operations.len());
+    assert!(sim::shrink(&Config { defect: None, ..config }, 10).is_none(), "nothing to shrink in a sound run");
+}
