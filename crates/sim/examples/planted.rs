@@ -59,7 +59,7 @@ fn main() {
 fn canary(seeds: u64) {
     let mut wrong = 0;
     for seed in 0..seeds {
-        let defect = (seed % 100 == 42).then_some(Defect::MarkApart);
+        let defect = (seed % 100 == 42).then_some(Defect::EarlyAppendAck);
         let report = sim::run(&config(seed, Profile::Crash, defect));
         if let Verdict::Failed(failure) = &report.verdict {
             println!("seed {seed}: {failure}");

@@ -203,9 +203,10 @@ impl World<'_> {
     /// The process cannot go on.
     pub(super) fn stop(&mut self, machine: usize, fault: &Fault) {
         if self.machines[machine].disk.is_off() {
-            let down_us = self.machines[machine].crash_on_disk.take();
+            // After the healing nobody says how long any more.
+            let down_us = self.machines[machine].crash_on_disk.take().unwrap_or(100_000);
             self.had_effect(FaultKind::CrashOnDisk);
-            return self.crash(machine, true, down_us);
+            return self.crash(machine, true, Some(down_us));
         }
         if !self.is_excused(machine, fault) {
             let node = self.machines[machine].id;
