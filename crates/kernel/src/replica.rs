@@ -256,6 +256,12 @@ impl Replica {
         matches!(self.role, RoleState::Leader(_))
     }
 
+    /// The ballot promised: the one this replica leads or follows, or campaigns for.
+    #[must_use]
+    pub const fn ballot(&self) -> Ballot {
+        self.promised
+    }
+
     /// The role.
     #[must_use]
     pub fn role(&self) -> Role {
