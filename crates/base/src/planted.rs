@@ -11,7 +11,7 @@ compile_error!("the feature `planted` is for builds with debug assertions: it mu
 macro_rules! defects {
     ($($(#[$doc:meta])* $name:ident = $id:literal),+ $(,)?) => {
         /// What can be broken. The letters: C the shared kernel, P Multi-Paxos, Z Zab, H Paxos-Raft, S storage,
-        /// W watches.
+        /// W watches, K leases and locks.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Defect {
             $($(#[$doc])* $name),+
@@ -125,6 +125,10 @@ defects! {
     WatchStarved = "W4",
     /// A watch of the future gets older events.
     WatchStartIgnored = "W5",
+    /// A leader of the past goes on ending leases by its own clock.
+    StaleExpiry = "K1",
+    /// A lock is granted without looking again whether its key is still there.
+    LockWithoutRecheck = "K2",
 }
 
 #[cfg(feature = "planted")]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kernel::{LoadRequest, Mark, Record, Refusal};
 
 use crate::event::{SnapshotId, Ticket};
+use crate::lease_clock::LeaseTimes;
 use crate::wire::PeerMessage;
 
 /// Who asked for a command to be proposed.
@@ -48,6 +49,8 @@ pub enum Response {
     ReadReady,
     /// Done, nothing to tell.
     Done,
+    /// What the leader's clock says about the lease; nothing if there is no such lease.
+    Lease(Option<LeaseTimes>),
     /// Surely not done.
     Refused(Refusal),
     /// Surely not done: nobody who could serve it was found in time.

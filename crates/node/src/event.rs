@@ -1,8 +1,9 @@
 //! Everything that can happen to a node.
 
-use base::{GroupId, Index, Lsn, NodeId, ReplicaId, Synced};
+use base::{GroupId, Index, LeaseId, Lsn, NodeId, ReplicaId, Synced};
 use bytes::Bytes;
 use kernel::{Entry, Mark};
+use mvcc::{Lease, LeaseChange};
 
 use crate::wire::PeerMessage;
 
@@ -36,6 +37,24 @@ pub enum Request {
         /// Who is to lead.
         to: Option<NodeId>,
     },
+    /// Ask the leader's clock about a lease. Answered with [`crate::Response::Lease`].
+    Lease {
+        /// The group.
+        group: GroupId,
+        /// The lease.
+        lease: LeaseId,
+        /// What is wanted.
+        ask: LeaseAsk,
+    },
+}
+
+/// What is wanted of a lease's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseAsk {
+    /// Give it all its time again.
+    KeepAlive,
+    /// Tell how much it has left.
+    TimeToLive,
 }
 
 /// Everything that can happen to a node.
@@ -59,6 +78,21 @@ pub enum Event {
         group: GroupId,
         /// Last index applied.
         index: Index,
+    },
+    /// The group's leases as its state machine has them. Due at start before anything else, and after a snapshot was
+    /// installed, before [`Event::SnapshotInstalled`].
+    LeasesLoaded {
+        /// The group.
+        group: GroupId,
+        /// All leases.
+        leases: Vec<Lease>,
+    },
+    /// What an [`crate::Effect::Apply`] did to leases, in order. Due before the [`Event::Applied`] that covers it.
+    LeasesChanged {
+        /// The group.
+        group: GroupId,
+        /// The changes.
+        changes: Vec<LeaseChange>,
     },
     /// Answer to [`crate::Effect::Load`].
     Loaded {

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use base::{GroupId, Index, Instant, NodeId, limits};
+use base::{Ballot, GroupId, Index, Instant, NodeId, limits};
 use bytes::Bytes;
 use kernel::{Committed, Replica};
 
 use crate::effect::{Effect, ReplyTo, Response, Task, Uncertainty};
 use crate::event::Ticket;
+use crate::leases::Leases;
 use crate::pace::Pace;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
@@ -57,6 +58,7 @@ pub(crate) struct Group {
     parked: VecDeque<Parked>,
     parked_bytes: usize,
     pub(crate) transfers: Vec<Transfer>,
+    pub(crate) leases: Leases,
     pub(crate) retention: Retention,
     pub(crate) outgoing: BTreeMap<crate::event::SnapshotId, Outgoing>,
     pub(crate) incoming: Option<Incoming>,
@@ -84,6 +86,7 @@ impl Group {
             parked: VecDeque::new(),
             parked_bytes: 0,
             transfers: Vec::new(),
+            leases: Leases::default(),
             retention: Retention::new(log_retained_bytes),
             outgoing: BTreeMap::new(),
             incoming: None,
@@ -158,6 +161,7 @@ impl Group {
         !(self.parked.is_empty()
             && self.reads.is_empty()
             && self.transfers.is_empty()
+            && !self.leases.has_waiters()
             && self.outgoing.is_empty()
             && self.incoming.is_none())
     }
@@ -222,6 +226,11 @@ impl Group {
     /// Whether proposals belong here: the replica leads, or is about to.
     pub(crate) fn leads(&self) -> bool {
         matches!(self.replica.role(), kernel::Role::Leader | kernel::Role::LeaderElect)
+    }
+
+    /// The ballot this replica leads in, once its marker is applied.
+    pub(crate) fn leading(&self) -> Option<Ballot> {
+        (self.replica.role() == kernel::Role::Leader).then(|| self.replica.ballot())
     }
 
     /// The node that leads, if it is another one than `me`.

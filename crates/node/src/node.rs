@@ -12,6 +12,7 @@ use crate::effect::{Effect, ReplyTo, Response, Uncertainty};
 use crate::event::{Event, Request, SnapshotId, Ticket};
 use crate::forward::{Forwarded, Forwards};
 use crate::group::{self, Group, Parked, Queued, Transfer};
+use crate::leases::{Ask, LeaseForwards};
 use crate::reads::Reader;
 use crate::snapshot::{Incoming, Outgoing, Step};
 use crate::wire::{ForwardAnswer, PeerMessage};
@@ -46,18 +47,19 @@ pub struct GroupStart {
 /// A whole node without IO.
 #[derive(Debug)]
 pub struct Node {
-    config: NodeConfig,
-    groups: BTreeMap<GroupId, Group>,
+    pub(crate) config: NodeConfig,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
     /// Groups that received an input since the last turn.
-    dirty: BTreeSet<GroupId>,
+    pub(crate) dirty: BTreeSet<GroupId>,
     /// The number of the next batch for the log.
     next_lsn: Lsn,
-    connected: BTreeSet<NodeId>,
+    pub(crate) connected: BTreeSet<NodeId>,
     forwards: Forwards,
-    next_read: u64,
+    pub(crate) lease_forwards: LeaseForwards,
+    pub(crate) next_read: u64,
     next_snapshot: u64,
     waiters_due: Instant,
-    effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect>,
     /// What a replica wants, taken apart at once: empty between turns, its vectors are used again.
     ready: Ready,
 }
@@ -80,6 +82,7 @@ impl Node {
             next_lsn: first_lsn,
             connected: BTreeSet::new(),
             forwards: Forwards::new(config.seed),
+            lease_forwards: LeaseForwards::new(config.seed),
             next_read: config.seed >> 1,
             next_snapshot: config.seed >> 1,
             waiters_due: now,
@@ -102,6 +105,8 @@ impl Node {
             Event::Request(ticket, request) => self.on_request(now, ticket, request),
             Event::Persisted(lsn) => self.on_persisted(now, lsn),
             Event::Applied { group, index } => self.on_applied(group, index),
+            Event::LeasesLoaded { group, leases } => self.on_leases_loaded(now, group, leases),
+            Event::LeasesChanged { group, changes } => self.on_leases_changed(now, group, changes),
             Event::Loaded { group, to, entries } => {
                 if let Some(group) = self.touch(group) {
                     group.replica.loaded(now, to, entries);
@@ -118,6 +123,7 @@ impl Node {
 
     /// Ends the turn: everything the host must do now, all groups' records as one batch.
     pub fn finish_turn(&mut self, now: Instant) -> Vec<Effect> {
+        self.turn_leases(now);
         self.ask_for_reads(now);
         self.propose_due_writes(now);
         let mut effects = Vec::new();
@@ -135,6 +141,7 @@ impl Node {
             }
             effects.append(&mut sends);
             effects.append(&mut rest);
+            self.turn_leases(now);
             self.ask_for_reads(now);
             self.propose_due_writes(now);
         }
@@ -168,6 +175,9 @@ impl Node {
             group.apply(&mut ready.committed, mark, rest);
         }
         for done in ready.reads.drain(..) {
+            if group.leases.confirmed(done.id, done.at.ok()) {
+                continue;
+            }
             match done.at {
                 Ok(at) => {
                     let fresh = group.reads.confirmed(done.id, at, group.applied);
@@ -197,11 +207,14 @@ impl Node {
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
         let replicas = self.groups.values().map(|group| group.replica.next_deadline()).min();
-        let waiting = !self.forwards.is_empty() || self.groups.values().any(Group::has_waiters);
+        let waiting = !self.forwards.is_empty()
+            || !self.lease_forwards.is_empty()
+            || self.groups.values().any(Group::has_waiters);
         let waiters = if waiting { self.waiters_due } else { self.waiters_due + Duration::from_secs(1) };
         let writes = self.groups.values().filter_map(Group::write_deadline).min();
         let reads = self.groups.values().filter_map(Group::read_deadline).min();
-        [replicas, writes, reads].into_iter().flatten().fold(waiters, Instant::min)
+        let leases = self.groups.values().filter_map(|group| group.leases.next_deadline()).min();
+        [replicas, writes, reads, leases].into_iter().flatten().fold(waiters, Instant::min)
     }
 
     /// The state of a group's replica, for operators and routing.
@@ -220,6 +233,7 @@ impl Node {
     pub fn check(&self) {
         for group in self.groups.values() {
             group.replica.check();
+            group.leases.check();
             assert!(group.applied <= group.handed, "applied {} past handed {}", group.applied, group.handed);
         }
     }
@@ -240,6 +254,7 @@ impl Node {
         if self.waiters_due <= now {
             self.waiters_due = now + WAITERS_TICK;
             self.expire(now);
+            self.expire_lease_asks(now);
             self.retry_waiting(now);
             self.tick_snapshots(now);
         }
@@ -296,6 +311,7 @@ impl Node {
 
     fn on_peer_lost(&mut self, node: NodeId) {
         self.connected.remove(&node);
+        self.on_leader_lost(node);
         for forwarded in self.forwards.lost(node) {
             self.effects.push(Effect::Reply(forwarded.ticket, Response::Unknown(Uncertainty::ConnectionLost)));
         }
@@ -315,6 +331,9 @@ impl Node {
                 None => self.effects.push(Effect::Reply(ticket, Response::Refused(Refusal::NotLeader(None)))),
             },
             Request::TransferLeadership { group, to } => self.transfer(now, ticket, group, to),
+            Request::Lease { group, lease, ask } => {
+                self.on_lease_ask(group, Ask { reply: ReplyTo::Local(ticket), lease, ask, deadline });
+            }
         }
     }
 
@@ -451,6 +470,11 @@ impl Node {
                 self.route_write(now, group, ReplyTo::Remote(from, id), payload, deadline);
             }
             PeerMessage::ForwardReply { id, answer } => self.on_forward_reply(from, id, answer),
+            PeerMessage::LeaseAsk { id, group, lease, ask } => {
+                let deadline = now + self.config.request_timeout;
+                self.on_lease_ask(group, Ask { reply: ReplyTo::Remote(from, id), lease, ask, deadline });
+            }
+            PeerMessage::LeaseReply { id, answer } => self.on_lease_reply(from, id, answer),
             PeerMessage::SnapshotChunk { group, ballot, id, sequence, mark, chunk, last } => {
                 let incoming = Incoming::new(id, from, ballot, mark, now);
                 self.on_snapshot_chunk(now, group, incoming, sequence, chunk, last);
@@ -519,6 +543,7 @@ impl Node {
         }
         group.moved_to(index);
         group.replica.applied(index);
+        group.leases.applied(index);
         let ready = group.reads.applied(index);
         self.effects.extend(ready.into_iter().map(|reader| Effect::Reply(reader.ticket, Response::ReadReady)));
         self.dirty.insert(id);

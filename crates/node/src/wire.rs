@@ -2,12 +2,13 @@
 //!
 //! Decoding takes any bytes and never panics; a message that does not decode ends the connection it came on.
 
-use base::codec::{put_bytes, put_varint};
-use base::{Ballot, DecodeError, GroupId, Index, NodeId, Reader};
+use base::codec::{put_bytes, put_varint, put_varint_signed};
+use base::{Ballot, DecodeError, GroupId, Index, LeaseId, NodeId, Reader};
 use bytes::Bytes;
 use kernel::{Mark, Message, Refusal};
 
-use crate::event::SnapshotId;
+use crate::event::{LeaseAsk, SnapshotId};
+use crate::lease_clock::LeaseTimes;
 
 /// A message between nodes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +60,35 @@ pub enum PeerMessage {
         /// Which.
         id: SnapshotId,
     },
+    /// A client's renewal of a lease or question about one, handed to the leader's node.
+    LeaseAsk {
+        /// Like that of [`PeerMessage::Forward`].
+        id: u64,
+        /// The group.
+        group: GroupId,
+        /// The lease.
+        lease: LeaseId,
+        /// What is wanted.
+        ask: LeaseAsk,
+    },
+    /// Answer to [`PeerMessage::LeaseAsk`].
+    LeaseReply {
+        /// Echo.
+        id: u64,
+        /// The answer.
+        answer: LeaseReply,
+    },
+}
+
+/// What the leader's node says about a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseReply {
+    /// What it has left.
+    Times(LeaseTimes),
+    /// There is no such lease.
+    NotFound,
+    /// It cannot tell; ask again, or somebody else.
+    Refused(Refusal),
 }
 
 /// What became of a forwarded command.
@@ -82,6 +112,8 @@ const FORWARD_REPLY: u8 = 3;
 const SNAPSHOT_CHUNK: u8 = 4;
 const SNAPSHOT_ACK: u8 = 5;
 const SNAPSHOT_REFUSED: u8 = 6;
+const LEASE_ASK: u8 = 7;
+const LEASE_REPLY: u8 = 8;
 
 impl PeerMessage {
     /// Appends the encoded message to `out`.
@@ -124,6 +156,21 @@ impl PeerMessage {
                 out.push(SNAPSHOT_REFUSED);
                 put_varint(out, id.0);
             }
+            Self::LeaseAsk { id, group, lease, ask } => {
+                out.push(LEASE_ASK);
+                put_varint(out, *id);
+                put_varint(out, group.0);
+                put_varint_signed(out, lease.0);
+                out.push(match ask {
+                    LeaseAsk::KeepAlive => 1,
+                    LeaseAsk::TimeToLive => 2,
+                });
+            }
+            Self::LeaseReply { id, answer } => {
+                out.push(LEASE_REPLY);
+                put_varint(out, *id);
+                answer.encode(out);
+            }
         }
     }
 
@@ -156,6 +203,19 @@ impl PeerMessage {
                 Self::SnapshotAck { id: SnapshotId(reader.varint("snapshot id")?), next: reader.varint("next chunk")? }
             }
             SNAPSHOT_REFUSED => Self::SnapshotRefused { id: SnapshotId(reader.varint("snapshot id")?) },
+            LEASE_ASK => Self::LeaseAsk {
+                id: reader.varint("lease ask id")?,
+                group: GroupId(reader.varint("group")?),
+                lease: LeaseId(reader.varint_signed("lease")?),
+                ask: match reader.u8("lease ask")? {
+                    1 => LeaseAsk::KeepAlive,
+                    2 => LeaseAsk::TimeToLive,
+                    _ => return Err(reader.error("lease ask")),
+                },
+            },
+            LEASE_REPLY => {
+                Self::LeaseReply { id: reader.varint("lease ask id")?, answer: LeaseReply::decode(&mut reader)? }
+            }
             _ => return Err(DecodeError { what: "peer message kind", at: 0 }),
         };
         reader.finish("end of peer message")?;
@@ -187,6 +247,35 @@ impl ForwardAnswer {
             },
             2 => Self::Refused(refusal(reader)?),
             _ => return Err(reader.error("forward answer")),
+        })
+    }
+}
+
+impl LeaseReply {
+    fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Times(LeaseTimes { ttl_s, remaining_s }) => {
+                out.push(1);
+                put_varint_signed(out, ttl_s);
+                put_varint_signed(out, remaining_s);
+            }
+            Self::NotFound => out.push(2),
+            Self::Refused(why) => {
+                out.push(3);
+                out.push(refusal_code(why));
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match reader.u8("lease answer")? {
+            1 => Self::Times(LeaseTimes {
+                ttl_s: reader.varint_signed("lease ttl")?,
+                remaining_s: reader.varint_signed("lease remaining")?,
+            }),
+            2 => Self::NotFound,
+            3 => Self::Refused(refusal(reader)?),
+            _ => return Err(reader.error("lease answer")),
         })
     }
 }
@@ -249,5 +338,17 @@ mod tests {
         }
         check(PeerMessage::SnapshotAck { id: SnapshotId(1), next: 2 }, &[SNAPSHOT_ACK, 1, 2]);
         check(PeerMessage::SnapshotRefused { id: SnapshotId(1) }, &[SNAPSHOT_REFUSED, 1]);
+        for (ask, code) in [(LeaseAsk::KeepAlive, 1), (LeaseAsk::TimeToLive, 2)] {
+            let message = PeerMessage::LeaseAsk { id: 300, group: GroupId(0), lease: LeaseId(-2), ask };
+            check(message, &[LEASE_ASK, 0xac, 0x02, 0, 3, code]);
+        }
+        let answers = [
+            (LeaseReply::Times(LeaseTimes { ttl_s: 60, remaining_s: 5 }), &[LEASE_REPLY, 7, 1, 120, 10][..]),
+            (LeaseReply::NotFound, &[LEASE_REPLY, 7, 2]),
+            (LeaseReply::Refused(Refusal::NotLeader(None)), &[LEASE_REPLY, 7, 3, 1]),
+        ];
+        for (answer, golden) in answers {
+            check(PeerMessage::LeaseReply { id: 7, answer }, golden);
+        }
     }
 }

@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test host has nobody to report to")]
 
+#[path = "cluster/leases.rs"]
+mod leases;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ use node::{
 };
 
 const GROUP: GroupId = GroupId(0);
+const START: Instant = Instant(1_000_000);
 const STEP: Duration = Duration::from_millis(5);
 
 /// What a request was answered with.
@@ -40,6 +44,13 @@ struct Host {
     /// A slow disk: a snapshot is being installed until somebody lets it end.
     slow_install: bool,
     install: Option<SnapshotId>,
+    /// Stopped like a process is: nothing happens, and what arrives waits.
+    frozen: bool,
+    frozen_inbox: VecDeque<(NodeId, PeerMessage)>,
+    /// How fast the clock goes, in thousandths of the true time.
+    clock_rate: u64,
+    /// Commands that were applied.
+    applied: Vec<Command>,
 }
 
 struct Cluster {
@@ -91,6 +102,10 @@ impl Host {
             unacknowledged: None,
             slow_install: false,
             install: None,
+            frozen: false,
+            frozen_inbox: VecDeque::new(),
+            clock_rate: 1000,
+            applied: Vec::new(),
         }
     }
 
@@ -116,13 +131,16 @@ impl Host {
                 let mut outcomes = Vec::new();
                 for task in tasks {
                     let outcome = apply.command(&task.payload, task.reply.is_some()).unwrap();
+                    self.applied.push(Command::decode(task.payload).unwrap());
                     outcomes.extend(task.reply.zip(outcome));
                 }
+                let changes = apply.take_lease_changes();
                 self.engine.write(apply.finish(encoded.into()).0).unwrap();
                 for (ticket, outcome) in outcomes {
                     self.answer(ticket, Answer::Applied(outcome));
                 }
-                return vec![Event::Applied { group, index: mark.position.index }];
+                let applied = Event::Applied { group, index: mark.position.index };
+                return vec![Event::LeasesChanged { group, changes }, applied];
             }
             Effect::Load(group, request) => {
                 let entries = self.log.range(request.from..request.until).map(|(_, entry)| entry.clone()).collect();
@@ -147,7 +165,7 @@ impl Host {
                 self.snapshots_in.get_mut(&id).unwrap().extend(decode_rows(chunk));
                 return vec![Event::SnapshotWritten { id, sequence }];
             }
-            Effect::SnapshotInstall { id, .. } => {
+            Effect::SnapshotInstall { group, id, .. } => {
                 if self.slow_install {
                     self.install = Some(id);
                     return Vec::new();
@@ -156,7 +174,8 @@ impl Host {
                 self.engine = MemEngine::new();
                 self.engine.write(Batch { rows: rows.into_iter().map(|(k, v)| (k, Some(v))).collect() }).unwrap();
                 self.machine = Machine::open(&self.engine).unwrap();
-                return vec![Event::SnapshotInstalled { id }];
+                let leases = mvcc::leases(&*self.engine.view()).unwrap();
+                return vec![Event::LeasesLoaded { group, leases }, Event::SnapshotInstalled { id }];
             }
             Effect::SnapshotDiscard(id) => drop(self.snapshots_in.remove(&id)),
         }
@@ -200,7 +219,7 @@ fn decode_rows(chunk: Bytes) -> Vec<(Bytes, Bytes)> {
 
 impl Cluster {
     fn new(size: u64) -> Self {
-        let now = Instant(1_000_000);
+        let now = START;
         let hosts: BTreeMap<_, _> = (1..=size).map(|id| (NodeId(id), Host::new(id, size, now))).collect();
         let mut cluster =
             Self { now, hosts, network: VecDeque::new(), cut: BTreeSet::new(), next_ticket: 1, sent: BTreeSet::new() };
@@ -218,12 +237,13 @@ impl Cluster {
 
     /// Gives a node an event and plays everything out on it.
     fn event(&mut self, id: NodeId, event: Event) {
+        let now = self.clock(id);
         let host = self.hosts.get_mut(&id).unwrap();
         let mut events = VecDeque::from([event]);
         let mut sends = Vec::new();
         while let Some(event) = events.pop_front() {
-            host.node.handle(self.now, event);
-            for effect in host.node.finish_turn(self.now) {
+            host.node.handle(now, event);
+            for effect in host.node.finish_turn(now) {
                 events.extend(host.carry_out(effect, &mut sends));
             }
             host.node.check();
@@ -241,11 +261,19 @@ impl Cluster {
         }
     }
 
+    /// What a node takes for the time.
+    fn clock(&self, id: NodeId) -> Instant {
+        let passed = self.now.0 - START.0;
+        Instant(START.0 + passed * self.hosts[&id].clock_rate / 1000)
+    }
+
     /// Delivers what is under way, then lets time pass, until `done` or the limit.
     fn run_until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         for _ in 0..20_000 {
             while let Some((from, to, message)) = self.network.pop_front() {
-                if !self.cut.contains(&(from, to)) {
+                if self.hosts[&to].frozen {
+                    self.hosts.get_mut(&to).unwrap().frozen_inbox.push_back((from, message));
+                } else if !self.cut.contains(&(from, to)) {
                     self.event(to, Event::Peer(from, message));
                 }
             }
@@ -254,7 +282,7 @@ impl Cluster {
             }
             self.now = self.now + STEP;
             for id in self.ids() {
-                if self.hosts[&id].node.next_deadline() <= self.now {
+                if !self.hosts[&id].frozen && self.hosts[&id].node.next_deadline() <= self.clock(id) {
                     self.event(id, Event::Tick);
                 }
             }
@@ -328,6 +356,27 @@ impl Cluster {
 
     fn heal(&mut self) {
         self.cut.clear();
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            // In pieces that `run_until` does not take for a hang.
+            let piece = end.min(self.now + Duration::from_secs(50));
+            self.run_until("time", |cluster| cluster.now >= piece);
+        }
+    }
+
+    fn freeze(&mut self, id: NodeId) {
+        self.hosts.get_mut(&id).unwrap().frozen = true;
+    }
+
+    fn thaw(&mut self, id: NodeId) {
+        let host = self.hosts.get_mut(&id).unwrap();
+        host.frozen = false;
+        for (from, message) in std::mem::take(&mut host.frozen_inbox) {
+            self.network.push_back((from, id, message));
+        }
     }
 }
 

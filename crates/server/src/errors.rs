@@ -98,7 +98,9 @@ pub(crate) fn refused(response: &Response) -> Status {
             Uncertainty::LeaderFailed => TIMED_OUT_LEADER,
             Uncertainty::ConnectionLost => TIMED_OUT_CONNECTION,
         }),
-        Response::ReadReady | Response::Done => Status::internal("a success was taken for a failure"),
+        Response::ReadReady | Response::Done | Response::Lease(_) => {
+            Status::internal("a success was taken for a failure")
+        }
     }
 }
 
