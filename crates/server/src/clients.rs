@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::etcdserverpb as pb;
+use api::v3electionpb::election_server::ElectionServer;
+use api::v3lockpb::lock_server::LockServer;
 use base::limits;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,12 +27,15 @@ use tracing::{debug, warn};
 
 use crate::body::Permitted;
 use crate::gateway::{AnswerPermit, Gateway};
-use crate::grpc::{ClusterService, KvService, MaintenanceService};
+use crate::grpc::{ClusterService, ElectionService, KvService, LeaseService, LockService, MaintenanceService};
 use crate::http as plain;
 
 const KV: &str = "/etcdserverpb.KV/";
+const LEASE: &str = "/etcdserverpb.Lease/";
 const MAINTENANCE: &str = "/etcdserverpb.Maintenance/";
 const CLUSTER: &str = "/etcdserverpb.Cluster/";
+const LOCK: &str = "/v3lockpb.Lock/";
+const ELECTION: &str = "/v3electionpb.Election/";
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.";
 
@@ -50,8 +55,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Services {
     gateway: Arc<Gateway>,
     kv: pb::kv_server::KvServer<KvService>,
+    lease: pb::lease_server::LeaseServer<LeaseService>,
     maintenance: pb::maintenance_server::MaintenanceServer<MaintenanceService>,
     cluster: pb::cluster_server::ClusterServer<ClusterService>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
     /// Health and reflection: seldom called, so they may take the longer way through a router.
     rest: Routes,
 }
@@ -64,10 +72,15 @@ impl Services {
         let kv = pb::kv_server::KvServer::new(KvService { gateway: Arc::clone(&gateway) })
             .max_decoding_message_size(receive_max)
             .max_encoding_message_size(i32::MAX as usize);
+        let lease = pb::lease_server::LeaseServer::new(LeaseService { gateway: Arc::clone(&gateway) })
+            .max_encoding_message_size(i32::MAX as usize);
         let maintenance =
             pb::maintenance_server::MaintenanceServer::new(MaintenanceService { gateway: Arc::clone(&gateway) });
         let cluster = pb::cluster_server::ClusterServer::new(ClusterService { gateway: Arc::clone(&gateway) });
-        Self { gateway, kv, maintenance, cluster, rest: health_and_reflection() }
+        let lock = LockServer::new(LockService { gateway: Arc::clone(&gateway) });
+        let election = ElectionServer::new(ElectionService { gateway: Arc::clone(&gateway) })
+            .max_decoding_message_size(receive_max);
+        Self { gateway, kv, lease, maintenance, cluster, lock, election, rest: health_and_reflection() }
     }
 
     async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -75,10 +88,16 @@ impl Services {
         let grpc = request.method() == http::Method::POST;
         let mut response = if grpc && path.starts_with(KV) {
             self.kv.clone().call(request).await?
+        } else if grpc && path.starts_with(LEASE) {
+            self.lease.clone().call(request).await?
         } else if grpc && path.starts_with(MAINTENANCE) {
             self.maintenance.clone().call(request).await?
         } else if grpc && path.starts_with(CLUSTER) {
             self.cluster.clone().call(request).await?
+        } else if grpc && path.starts_with(LOCK) {
+            self.lock.clone().call(request).await?
+        } else if grpc && path.starts_with(ELECTION) {
+            self.election.clone().call(request).await?
         } else if grpc && (path.starts_with(HEALTH) || path.starts_with(REFLECTION)) {
             self.rest.clone().call(request.map(Body::new)).await?
         } else if is_grpc(&request) {

@@ -5,20 +5,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::limits::{ANSWER_BYTES_MAX, ANSWERS_BYTES_MAX};
-use base::{GroupId, Revision, limits};
+use base::{GroupId, LeaseId, Revision, limits};
+use bytes::Bytes;
 use mvcc::{
-    Command, Engine, Limits, Op, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError, Txn,
+    Command, Engine, Limits, Op, OpResult, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError,
+    Txn,
 };
-use node::{Event, Request, Response, Uncertainty};
+use node::{Event, LeaseAsk, LeaseTimes, Request, Response, Uncertainty};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
 use crate::errors;
+use crate::fence::Fences;
+use crate::grpc::LeaseIds;
 use crate::host::maintenance::Upkeep;
 use crate::lane::{Answer, Lane};
 use crate::members::Directory;
 use crate::metrics::Metrics;
 use crate::standing::StandingCell;
+use crate::waits::KeyWaits;
 
 /// The one group of this version.
 pub(crate) const GROUP: GroupId = GroupId(0);
@@ -44,6 +49,9 @@ pub(crate) struct Context {
     pub(crate) quota_bytes: u64,
     pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) in_flight: AtomicUsize,
+    pub(crate) lease_ids: LeaseIds,
+    pub(crate) lease_ttl_min_s: i64,
+    pub(crate) key_waits: Arc<KeyWaits>,
     pub(crate) large_reads: Arc<Semaphore>,
     /// In units of [`SMALL_ANSWER_BYTES`].
     pub(crate) large_answers: Arc<Semaphore>,
@@ -104,6 +112,10 @@ impl Gateway {
     /// Replicates and applies a command.
     pub(crate) async fn propose(&self, command: &Command) -> Result<(Revision, OutcomeResult), Status> {
         command.validate(&self.context.limits).map_err(errors::rejected)?;
+        self.propose_valid(command).await
+    }
+
+    async fn propose_valid(&self, command: &Command) -> Result<(Revision, OutcomeResult), Status> {
         let payload = command.encode();
         if payload.len() > self.context.max_request_bytes {
             return Err(errors::too_large());
@@ -133,6 +145,66 @@ impl Gateway {
             Answer::Node(response) => Err(errors::refused(&response)),
             Answer::Applied(_) => Err(Status::internal("a read was answered like a write")),
         }
+    }
+
+    /// Asks the leader's clock about a lease.
+    pub(crate) async fn lease(&self, lease: LeaseId, ask: LeaseAsk) -> Result<Option<LeaseTimes>, Status> {
+        let request = Request::Lease { group: GROUP, lease, ask };
+        match self.ask(request).await?.ok_or_else(errors::stopped)? {
+            Answer::Node(Response::Lease(times)) => Ok(times),
+            Answer::Node(response) => Err(errors::refused(&response)),
+            Answer::Applied(_) => Err(Status::internal("a question about a lease was answered like a write")),
+        }
+    }
+
+    /// The keys attached to a lease, if it exists, and the revision at which they are.
+    pub(crate) async fn attached(&self, id: LeaseId) -> Result<(Revision, Option<Vec<Bytes>>), Status> {
+        self.read_point().await?;
+        let place = place_of(&self.context.large_reads, 1).await?;
+        let engine = Arc::clone(&self.context.engine);
+        let read = move || {
+            let view = engine.view();
+            let keys = match mvcc::lease(&*view, id)? {
+                Some(_) => Some(mvcc::attached(&*view, id, ANSWER_BYTES_MAX)?),
+                None => None,
+            };
+            drop(place);
+            Ok((mvcc::state(&*view)?.revision, keys))
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
+        let (revision, keys) = read.map_err(|fault| errors::fault(&fault))?;
+        match keys {
+            Some(None) => Err(errors::answer_too_large()),
+            Some(keys) => Ok((revision, keys)),
+            None => Ok((revision, None)),
+        }
+    }
+
+    /// Runs a put, delete or transaction only if all `fences` hold; the answer is that of the operation alone.
+    pub(crate) async fn guarded(&self, op: Op, fences: &Fences) -> Result<(Revision, OpResult), Status> {
+        // Checked as if it stood alone: what is put around it must not cost the client anything of its limits.
+        let alone = match op {
+            Op::Txn(txn) => txn,
+            single => Txn { success: vec![single], ..Txn::default() },
+        };
+        let command = Command::Txn(alone);
+        command.validate(&self.context.limits).map_err(errors::rejected)?;
+        let Command::Txn(alone) = command else { unreachable!("made above") };
+        let guarded = fences.guard(Op::Txn(alone));
+        guarded.validate(&Limits { txn_ops_max: usize::MAX }).map_err(errors::rejected)?;
+        let (revision, mut result) = if guarded.is_read_only() {
+            self.read_valid_txn(guarded).await?
+        } else {
+            match self.propose_valid(&Command::Txn(guarded)).await? {
+                (revision, OutcomeResult::Txn(result)) => (revision, result),
+                _ => return Err(Status::internal("a transaction was answered like something else")),
+            }
+        };
+        if !result.succeeded {
+            return Err(fences.lost());
+        }
+        let inner = result.responses.pop().ok_or_else(|| Status::internal("a guarded request was not answered"))?;
+        Ok((revision, inner.result))
     }
 
     /// Hands leadership to the given node.
@@ -210,6 +282,11 @@ impl Gateway {
         let command = Command::Txn(txn);
         command.validate(&self.context.limits).map_err(errors::rejected)?;
         let Command::Txn(txn) = command else { unreachable!("made above") };
+        self.read_valid_txn(txn).await
+    }
+
+    /// A read-only transaction that passed the checks.
+    async fn read_valid_txn(&self, txn: Txn) -> Result<(Revision, mvcc::TxnResult), Status> {
         // etcd answers a transaction without operations from possibly stale state; ours reads fresh state.
         if !is_serializable(&txn) {
             self.read_point().await?;

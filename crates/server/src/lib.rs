@@ -11,6 +11,7 @@ mod clock;
 pub mod config;
 mod convert;
 mod errors;
+mod fence;
 #[cfg(test)]
 mod fuzz_tests;
 mod gateway;
@@ -21,9 +22,11 @@ mod lane;
 mod members;
 mod metrics;
 mod peer;
+mod recipe;
 mod standing;
 mod start;
 mod stream;
+mod waits;
 
 pub use config::{ClusterState, Config, InitialMember};
 pub use start::{Server, StartError};

@@ -23,6 +23,7 @@ use crate::clients::{self, Services};
 use crate::clock;
 use crate::config::{ClusterState, Config};
 use crate::gateway::{Context, GROUP, Gateway};
+use crate::grpc::{LeaseIds, ttl_min_s};
 use crate::host::apply_thread::ApplyThread;
 use crate::host::failure::Failure;
 use crate::host::io_thread::IoThread;
@@ -135,6 +136,9 @@ impl Server {
                 .filter(|q| *q > 0)
                 .unwrap_or(QUOTA_BYTES_DEFAULT),
             in_flight: AtomicUsize::new(0),
+            lease_ids: LeaseIds::new(random()),
+            lease_ttl_min_s: ttl_min_s(config.election_timeout),
+            key_waits: Arc::default(),
             large_reads: Context::large_reads(),
             large_answers: Context::large_answers(),
             upkeep: Arc::clone(&upkeep),
@@ -354,6 +358,7 @@ impl Host<'_> {
         let portrait = SelfPortrait { protocol: start.config.protocol.id(), incarnation: data.identity().incarnation };
         let known = KnownPeers::open(data.disk())?;
         let engines = BTreeMap::from([(GROUP, Arc::clone(&engine))]);
+        let leases = mvcc::leases(&*mvcc::Engine::view(&*engine))?;
         let (wal_jobs, wal_receiver) = std_mpsc::channel();
         let (apply_jobs, apply_receiver) = std_mpsc::channel();
         let (io_jobs, io_receiver) = std_mpsc::channel();
@@ -370,6 +375,7 @@ impl Host<'_> {
             outbox: Outbox::new(lanes),
             metrics: Arc::clone(self.metrics),
             upkeep: Arc::clone(self.upkeep),
+            key_waits: Arc::clone(&self.context.key_waits),
             stop: self.failure.watch(),
         };
         threads.push(self.spawn("apply", move || apply.run(&apply_receiver))?);
@@ -394,7 +400,8 @@ impl Host<'_> {
             apply_backlog_max: limits::APPLY_BACKLOG_ENTRIES_MAX,
             log_retained_bytes: limits::LOG_RETAINED_BYTES,
         };
-        let node = Node::new(node_config, vec![start], first_lsn, clock::now())?;
+        let mut node = Node::new(node_config, vec![start], first_lsn, clock::now())?;
+        node.handle(clock::now(), Event::LeasesLoaded { group: GROUP, leases });
         let failure = Arc::clone(self.failure);
         let (directory, metrics, stop) = (Arc::clone(directory), Arc::clone(self.metrics), self.failure.watch());
         let standing = Arc::clone(&self.context.standing);

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use api::etcdserverpb as pb;
 use base::Revision;
-use mvcc::{Command, OutcomeResult};
+use mvcc::{Command, Op, OpResult, OutcomeResult, TxnResult};
 use prost::Message;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::header;
+use crate::fence::Fences;
 use crate::gateway::Gateway;
 use crate::{convert, errors, stream};
 
@@ -28,6 +29,17 @@ fn mismatched() -> Status {
 }
 
 impl KvService {
+    /// Runs a single put or delete behind fences.
+    async fn guarded(&self, op: Op, fences: &Fences) -> Result<(Revision, OpResult), Status> {
+        let (revision, result) = self.gateway.guarded(op, fences).await?;
+        match result {
+            OpResult::Txn(TxnResult { mut responses, .. }) if responses.len() == 1 => {
+                Ok((revision, responses.remove(0).result))
+            }
+            _ => Err(mismatched()),
+        }
+    }
+
     /// The answer, once there is room for it.
     async fn permitted<M: Message>(&self, message: M) -> Result<Response<M>, Status> {
         let permit = self.gateway.permit(message.encoded_len()).await?;
@@ -70,7 +82,17 @@ impl pb::kv_server::Kv for KvService {
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let context = &self.gateway.context;
         context.metrics.puts.add(1);
-        let command = Command::Put(convert::put_request(request.into_inner()));
+        let fences = Fences::read(request.metadata())?;
+        let put = convert::put_request(request.into_inner());
+        if !fences.is_empty() {
+            return match self.guarded(Op::Put(put), &fences).await? {
+                (revision, OpResult::Put(result)) => {
+                    Ok(Response::new(convert::put_response(header(context, revision), result)))
+                }
+                _ => Err(mismatched()),
+            };
+        }
+        let command = Command::Put(put);
         match self.gateway.propose(&command).await? {
             (revision, OutcomeResult::Put(result)) => {
                 Ok(Response::new(convert::put_response(header(context, revision), result)))
@@ -85,22 +107,37 @@ impl pb::kv_server::Kv for KvService {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let context = &self.gateway.context;
         context.metrics.deletes.add(1);
-        let command = Command::DeleteRange(convert::delete_request(request.into_inner()));
-        match self.gateway.propose(&command).await? {
-            (revision, OutcomeResult::DeleteRange(result)) => {
-                let response = convert::delete_response(header(context, revision), result);
-                self.permitted(response).await.map_err(|_| errors::answer_dropped(revision))
+        let fences = Fences::read(request.metadata())?;
+        let delete = convert::delete_request(request.into_inner());
+        let (revision, result) = if fences.is_empty() {
+            match self.gateway.propose(&Command::DeleteRange(delete)).await? {
+                (revision, OutcomeResult::DeleteRange(result)) => (revision, result),
+                _ => return Err(mismatched()),
             }
-            _ => Err(mismatched()),
-        }
+        } else {
+            match self.guarded(Op::DeleteRange(delete), &fences).await? {
+                (revision, OpResult::DeleteRange(result)) => (revision, result),
+                _ => return Err(mismatched()),
+            }
+        };
+        let response = convert::delete_response(header(context, revision), result);
+        self.permitted(response).await.map_err(|_| errors::answer_dropped(revision))
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let context = &self.gateway.context;
         context.metrics.txns.add(1);
+        let fences = Fences::read(request.metadata())?;
         let txn = convert::txn_request(request.into_inner()).map_err(|bad| errors::bad_txn(&bad))?;
         let wrote = !txn.is_read_only();
-        let (revision, result) = self.gateway.txn(txn).await?;
+        let (revision, result) = if fences.is_empty() {
+            self.gateway.txn(txn).await?
+        } else {
+            match self.gateway.guarded(Op::Txn(txn), &fences).await? {
+                (revision, OpResult::Txn(result)) => (revision, result),
+                _ => return Err(mismatched()),
+            }
+        };
         let response = convert::txn_response(header(context, revision), result);
         // What was written is not undone by an answer that finds no place.
         self.permitted(response).await.map_err(|status| if wrote { errors::answer_dropped(revision) } else { status })

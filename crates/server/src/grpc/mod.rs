@@ -1,14 +1,21 @@
 //! The gRPC services. They translate and delegate; no rule of the store lives here.
 
 mod cluster;
+mod election;
 mod kv;
+mod lease;
+mod lock;
 mod maintenance;
+mod queue;
 
 use api::etcdserverpb as pb;
 use base::Revision;
 
 pub(crate) use cluster::ClusterService;
+pub(crate) use election::ElectionService;
 pub(crate) use kv::KvService;
+pub(crate) use lease::{LeaseIds, LeaseService, ttl_min_s};
+pub(crate) use lock::LockService;
 pub(crate) use maintenance::MaintenanceService;
 
 use crate::gateway::Context;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::host::maintenance::Upkeep;
 use crate::lane::{Answer, Outbox};
 use crate::metrics::Metrics;
+use crate::waits::KeyWaits;
 
 /// What the apply thread is asked.
 pub(crate) enum ApplyJob {
@@ -39,6 +40,7 @@ pub(crate) struct ApplyThread {
     pub(crate) outbox: Outbox,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) upkeep: Arc<Upkeep>,
+    pub(crate) key_waits: Arc<KeyWaits>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -85,6 +87,9 @@ impl ApplyThread {
                     let engine = &self.engines[&group];
                     engine.install(built)?;
                     machines.insert(group, Machine::open(&**engine)?);
+                    let leases = mvcc::leases(&*engine.view())?;
+                    self.key_waits.anything();
+                    self.tell(Event::LeasesLoaded { group, leases });
                     self.tell(Event::SnapshotInstalled { id });
                 }
             }
@@ -112,14 +117,25 @@ impl ApplyThread {
         let mut encoded = Vec::new();
         kernel::wire::encode_mark(&gathered.mark, &mut encoded);
         let mut apply = machine.begin(engine.view())?;
+        let waited_for = self.key_waits.any();
+        if waited_for {
+            apply.keep_changes();
+        }
         let mut replies = Vec::new();
         for task in gathered.tasks {
             let outcome = apply.command(&task.payload, task.reply.is_some())?;
             replies.extend(task.reply.zip(outcome));
         }
         let compacted = apply.state().compacted;
-        let (batch, _) = apply.finish(encoded.into());
+        let leases = apply.take_lease_changes();
+        let (batch, changes) = apply.finish(encoded.into());
         engine.write(batch)?;
+        match waited_for {
+            true => self.key_waits.changed(&changes),
+            // They came while the batch was being made, and may have looked before it was written.
+            false if self.key_waits.any() => self.key_waits.anything(),
+            false => {}
+        }
         self.metrics.engine_write.observe(started.elapsed());
         self.metrics.proposals_committed.add(count as u64);
         self.upkeep.compacted(compacted);
@@ -128,6 +144,9 @@ impl ApplyThread {
             self.outbox.push(ticket, Answer::Applied(outcome));
         }
         self.outbox.flush();
+        if !leases.is_empty() {
+            self.tell(Event::LeasesChanged { group: gathered.group, changes: leases });
+        }
         self.tell(Event::Applied { group: gathered.group, index });
         if engine.wants_upkeep() {
             self.upkeep.wake();
