@@ -67,6 +67,7 @@ fn exit(result: Result<(), Failure>) -> ExitCode {
     let (code, text) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Silent) => return ExitCode::from(FAILED),
+        Err(Failure::Exit(code)) => return ExitCode::from(code),
         Err(Failure::Usage(text)) => (WRONG_USAGE, text),
         Err(Failure::Request(text)) => (FAILED, text),
     };

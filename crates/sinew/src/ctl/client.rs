@@ -8,11 +8,14 @@ use std::time::Duration;
 use api::etcdserverpb::auth_client::AuthClient;
 use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::kv_client::KvClient;
+use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AuthenticateRequest, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    DeleteRangeResponse, MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+    DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest,
+    MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+    TxnRequest, TxnResponse,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::metadata::MetadataValue;
@@ -41,6 +44,7 @@ pub(crate) struct Client {
     dial_timeout: Duration,
     command_timeout: Duration,
     identity: Identity,
+    fences: Vec<Vec<u8>>,
     receive_bytes_max: usize,
 }
 
@@ -60,6 +64,7 @@ impl Client {
             dial_timeout: settings.dial_timeout,
             command_timeout: settings.command_timeout,
             identity: settings.identity.clone(),
+            fences: settings.fences.clone(),
             receive_bytes_max: settings.receive_bytes_max,
         }
     }
@@ -97,6 +102,53 @@ impl Client {
     pub(crate) async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Failure> {
         let send = async |channel, request| self.kv(channel).compact(request).await;
         self.call(Kind::Write, request, send).await
+    }
+
+    /// Makes a lease.
+    pub(crate) async fn lease_grant(&self, ttl: i64) -> Result<LeaseGrantResponse, Failure> {
+        let send = async |channel, request| LeaseClient::new(channel).lease_grant(request).await;
+        self.call(Kind::Write, LeaseGrantRequest { id: 0, ttl }, send).await
+    }
+
+    /// Ends a lease.
+    pub(crate) async fn lease_revoke(&self, id: i64) -> Result<LeaseRevokeResponse, Failure> {
+        let send = async |channel, request| LeaseClient::new(channel).lease_revoke(request).await;
+        self.call(Kind::Write, LeaseRevokeRequest { id }, send).await
+    }
+
+    /// Looks at a lease.
+    pub(crate) async fn lease_time_to_live(&self, id: i64, keys: bool) -> Result<LeaseTimeToLiveResponse, Failure> {
+        let bytes_max = self.receive_bytes_max;
+        let send = async |channel, request| {
+            LeaseClient::new(channel).max_decoding_message_size(bytes_max).lease_time_to_live(request).await
+        };
+        self.call(Kind::Read, LeaseTimeToLiveRequest { id, keys }, send).await
+    }
+
+    /// Lists the leases.
+    pub(crate) async fn leases(&self) -> Result<LeaseLeasesResponse, Failure> {
+        let bytes_max = self.receive_bytes_max;
+        let send = async |channel, request| {
+            LeaseClient::new(channel).max_decoding_message_size(bytes_max).lease_leases(request).await
+        };
+        self.call(Kind::Read, LeaseLeasesRequest {}, send).await
+    }
+
+    /// A connection to the first endpoint that can be reached, and a request for it without a time limit: for calls
+    /// that wait, and for streams.
+    pub(crate) async fn connected<M>(&self, message: M) -> Result<(Channel, Request<M>), Failure> {
+        let mut unreachable = Vec::new();
+        for endpoint in &self.endpoints {
+            match self.connect(endpoint).await {
+                Ok(channel) => {
+                    let request = self.dress(&channel, message).await;
+                    let request = request.map_err(|status| Failure::Request(describe(&status)))?;
+                    return Ok((channel, request));
+                }
+                Err(reason) => unreachable.push(format!("{endpoint}: {reason}")),
+            }
+        }
+        Err(Failure::Request(format!("cannot connect ({})", unreachable.join("; "))))
     }
 
     /// Lists the members.
@@ -172,15 +224,24 @@ impl Client {
         send: impl AsyncFn(Channel, Request<M>) -> Result<Response<R>, Status>,
     ) -> Result<R, Trouble> {
         let channel = self.connect(endpoint).await.map_err(Trouble::Unreachable)?;
-        let mut request = Request::new(message);
+        let mut request = self.dress(&channel, message).await.map_err(Trouble::Refused)?;
         // The server gives up when we do.
         request.set_timeout(self.command_timeout);
-        if let Some(token) = self.token(channel.clone()).await.map_err(Trouble::Refused)? {
+        send(channel, request).await.map(Response::into_inner).map_err(Trouble::Refused)
+    }
+
+    /// A request that says who asks, and under which conditions.
+    async fn dress<M>(&self, channel: &Channel, message: M) -> Result<Request<M>, Status> {
+        let mut request = Request::new(message);
+        if let Some(token) = self.token(channel.clone()).await? {
             let token = MetadataValue::try_from(token)
-                .map_err(|_| Trouble::Refused(Status::unauthenticated("the token is not printable text")))?;
+                .map_err(|_| Status::unauthenticated("the token is not printable text"))?;
             request.metadata_mut().insert("token", token);
         }
-        send(channel, request).await.map(Response::into_inner).map_err(Trouble::Refused)
+        for fence in &self.fences {
+            request.metadata_mut().append_bin("sinew-fence-bin", MetadataValue::from_bytes(fence));
+        }
+        Ok(request)
     }
 
     async fn connect(&self, endpoint: &str) -> Result<Channel, String> {
@@ -220,7 +281,7 @@ fn address_of(endpoint: &str) -> Result<&str, String> {
 }
 
 /// What the user reads when the server said no: the text alone if it is one of etcd's, else with the code.
-fn describe(status: &Status) -> String {
+pub(super) fn describe(status: &Status) -> String {
     let message = status.message();
     if status.code() == Code::DeadlineExceeded {
         "context deadline exceeded".to_owned()

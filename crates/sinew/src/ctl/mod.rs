@@ -6,7 +6,10 @@
 pub(crate) mod client;
 mod endpoint;
 mod kv;
+mod lease;
+mod lock;
 mod member;
+mod session;
 mod settings;
 mod txn;
 
@@ -35,6 +38,12 @@ pub(crate) enum Verb {
     Txn(txn::TxnArgs),
     /// Forget the history below a revision
     Compaction(kv::CompactionArgs),
+    /// Make, keep and end leases
+    Lease(lease::LeaseArgs),
+    /// Hold a lock, or run a command while holding it
+    Lock(lock::LockArgs),
+    /// Campaign in an election, or watch one
+    Elect(lock::ElectArgs),
     /// Look at single endpoints
     Endpoint(endpoint::EndpointArgs),
     /// Look at the members
@@ -52,6 +61,8 @@ pub(crate) enum Failure {
     Request(String),
     /// As [`Failure::Request`], but everything has been said already.
     Silent,
+    /// A command that was run ended with this code, and said why itself.
+    Exit(u8),
 }
 
 impl From<io::Error> for Failure {
@@ -88,7 +99,10 @@ impl Streams<'_> {
 pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
     // Before the request: a write must not be done and then called an error.
     if settings.style.format == Format::Table
-        && matches!(verb, Verb::Put(_) | Verb::Get(_) | Verb::Del(_) | Verb::Txn(_))
+        && matches!(
+            verb,
+            Verb::Put(_) | Verb::Get(_) | Verb::Del(_) | Verb::Txn(_) | Verb::Lease(_) | Verb::Lock(_) | Verb::Elect(_)
+        )
     {
         return Err(Failure::Usage("table not supported as output format".to_owned()));
     }
@@ -121,6 +135,9 @@ pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Stream
             writeln!(streams.out, "compacted revision {}", request.revision)?;
             Ok(())
         }
+        Verb::Lease(arguments) => lease::run(&arguments, &settings, streams).await,
+        Verb::Lock(arguments) => lock::lock(&arguments, &settings, streams).await,
+        Verb::Elect(arguments) => lock::elect(&arguments, &settings, streams).await,
         Verb::Endpoint(arguments) => endpoint::run(&arguments, settings, streams).await,
         Verb::Member(arguments) => member::run(&arguments, &settings, streams).await,
         Verb::Version => {

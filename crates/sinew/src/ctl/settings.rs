@@ -1,5 +1,7 @@
 //! The flags every client verb takes, and what they mean once checked.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -27,6 +29,9 @@ pub(crate) struct Globals {
     /// How long to wait for the answer [default: 5s]
     #[arg(long, global = true, value_parser = go_duration, value_name = "DURATION")]
     command_timeout: Option<Duration>,
+    /// Put, delete and run transactions only while KEY is the one created at revision TOKEN, as a lock's holder knows it
+    #[arg(long, global = true, value_name = "KEY=TOKEN")]
+    fence: Vec<OsString>,
     /// Who asks: name, or name:password
     #[arg(long, global = true)]
     user: Option<String>,
@@ -80,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) command_timeout: Duration,
     /// Who asks.
     pub(crate) identity: Identity,
+    /// What must hold for a write to be done: `KEY=TOKEN`.
+    pub(crate) fences: Vec<Vec<u8>>,
     /// Largest answer accepted, in bytes.
     pub(crate) receive_bytes_max: usize,
 }
@@ -126,6 +133,7 @@ impl Globals {
             dial_timeout: self.dial_timeout.unwrap_or(Duration::from_secs(2)),
             command_timeout: self.command_timeout.unwrap_or(Duration::from_secs(5)),
             identity,
+            fences: self.fence.iter().map(|fence| fence.as_bytes().to_vec()).collect(),
             // etcdctl's default is the largest 32-bit number as well.
             receive_bytes_max: self.max_recv_bytes.filter(|&bytes| bytes > 0).unwrap_or(i32::MAX as usize),
         })

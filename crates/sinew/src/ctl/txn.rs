@@ -157,7 +157,7 @@ fn parse_operation(line: &str) -> Result<RequestOp, String> {
         Err(Failure::Usage(reason) | Failure::Request(reason)) => {
             Err(format!("invalid txn request: {line} ({reason})"))
         }
-        Err(Failure::Silent) => Err(format!("invalid txn request: {line}")),
+        Err(Failure::Silent | Failure::Exit(_)) => Err(format!("invalid txn request: {line}")),
     }
 }
 

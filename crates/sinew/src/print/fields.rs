@@ -17,6 +17,32 @@ pub(super) fn render(answer: &Answer) -> Vec<u8> {
         Answer::Get(response) => page.get(response),
         Answer::Delete(response) => page.delete(response),
         Answer::Txn(response) => page.txn(response),
+        Answer::LeaseGrant(response) => {
+            page.header(response.header.as_ref());
+            page.field("ID", response.id);
+            page.field("TTL", response.ttl);
+        }
+        Answer::LeaseRevoke(_, response) => page.header(response.header.as_ref()),
+        Answer::LeaseKeepAlive(response) => {
+            page.header(response.header.as_ref());
+            page.field("ID", response.id);
+            page.field("TTL", response.ttl);
+        }
+        Answer::LeaseTimeToLive(response, _) => {
+            page.header(response.header.as_ref());
+            page.field("ID", response.id);
+            page.field("TTL", response.ttl);
+            page.field("GrantedTTL", response.granted_ttl);
+            for key in &response.keys {
+                page.field("Key", quoted(key));
+            }
+        }
+        Answer::Leases(response) => {
+            page.header(response.header.as_ref());
+            for lease in &response.leases {
+                page.field("ID", lease.id);
+            }
+        }
         Answer::Members(response) => {
             page.header(response.header.as_ref());
             for member in &response.members {

@@ -19,6 +19,39 @@ pub(super) fn render(answer: &Answer, hex: bool) -> String {
         Answer::Get(response) => get(response),
         Answer::Delete(response) => delete(response),
         Answer::Txn(response) => txn(response),
+        Answer::LeaseGrant(response) => {
+            let mut object = flat_header(response.header.as_ref());
+            object.always_number("ID", response.id);
+            object.always_number("TTL", response.ttl);
+            object.always_text("Error", &response.error);
+            object.finish()
+        }
+        Answer::LeaseRevoke(_, response) => {
+            let mut object = Object::new();
+            object.raw("header", response.header.as_ref().map(header));
+            object.finish()
+        }
+        Answer::LeaseKeepAlive(response) => {
+            let mut object = flat_header(response.header.as_ref());
+            object.always_number("ID", response.id);
+            object.always_number("TTL", response.ttl);
+            object.finish()
+        }
+        Answer::LeaseTimeToLive(response, _) => {
+            let mut object = flat_header(response.header.as_ref());
+            object.always_number("id", response.id);
+            object.always_number("ttl", response.ttl);
+            object.always_number("granted-ttl", response.granted_ttl);
+            let keys = list(response.keys.iter().map(|key| format!("\"{}\"", base64(key))));
+            object.raw("keys", Some(keys.unwrap_or_else(|| "null".to_owned())));
+            object.finish()
+        }
+        Answer::Leases(response) => {
+            let mut object = flat_header(response.header.as_ref());
+            let leases = list(response.leases.iter().map(|lease| format!("{{\"id\":{}}}", lease.id)));
+            object.raw("leases", Some(leases.unwrap_or_else(|| "[]".to_owned())));
+            object.finish()
+        }
         Answer::Members(response) => {
             let shown: fn(&Member) -> String = if hex { member_hex } else { member };
             let mut object = Object::new();
@@ -54,6 +87,17 @@ fn header(header: &ResponseHeader) -> String {
     object.number("revision", header.revision);
     object.number("raft_term", header.raft_term);
     object.finish()
+}
+
+/// The Go client keeps headers of leases flat, and their fields whatever they are.
+fn flat_header(header: Option<&ResponseHeader>) -> Object {
+    let header = header.copied().unwrap_or_default();
+    let mut object = Object::new();
+    object.number("cluster_id", header.cluster_id);
+    object.number("member_id", header.member_id);
+    object.number("revision", header.revision);
+    object.number("raft_term", header.raft_term);
+    object
 }
 
 fn header_hex(header: &ResponseHeader) -> String {
@@ -196,6 +240,11 @@ impl Object {
     pub(crate) fn number(&mut self, name: &str, number: impl Into<i128>) {
         let number: i128 = number.into();
         self.raw(name, (number != 0).then(|| number.to_string()));
+    }
+
+    /// A number, even if 0.
+    pub(crate) fn always_number(&mut self, name: &str, number: i64) {
+        self.raw(name, Some(number.to_string()));
     }
 
     /// A truth value; left out if false.

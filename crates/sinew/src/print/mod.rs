@@ -12,7 +12,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use api::etcdserverpb::{
-    DeleteRangeResponse, Member, MemberListResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+    LeaseTimeToLiveResponse, Member, MemberListResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
 };
 use prost::Message as _;
 
@@ -56,6 +57,16 @@ pub(crate) enum Answer {
     Delete(DeleteRangeResponse),
     /// Of `txn`.
     Txn(TxnResponse),
+    /// Of `lease grant`.
+    LeaseGrant(LeaseGrantResponse),
+    /// Of `lease revoke`, with the lease.
+    LeaseRevoke(i64, LeaseRevokeResponse),
+    /// Of `lease keep-alive`.
+    LeaseKeepAlive(LeaseKeepAliveResponse),
+    /// Of `lease timetolive`, and whether keys were asked for.
+    LeaseTimeToLive(LeaseTimeToLiveResponse, bool),
+    /// Of `lease list`.
+    Leases(LeaseLeasesResponse),
     /// Of `member list`.
     Members(MemberListResponse),
     /// Of `endpoint health`.
@@ -120,6 +131,11 @@ fn encoded(answer: &Answer) -> Option<Vec<u8>> {
         Answer::Delete(response) => Some(response.encode_to_vec()),
         Answer::Txn(response) => Some(response.encode_to_vec()),
         Answer::Members(response) => Some(response.encode_to_vec()),
+        Answer::LeaseGrant(response) => Some(response.encode_to_vec()),
+        Answer::LeaseRevoke(_, response) => Some(response.encode_to_vec()),
+        Answer::LeaseKeepAlive(response) => Some(response.encode_to_vec()),
+        Answer::LeaseTimeToLive(response, _) => Some(response.encode_to_vec()),
+        Answer::Leases(response) => Some(response.encode_to_vec()),
         Answer::Health(_) | Answer::Status(_) => None,
     }
 }

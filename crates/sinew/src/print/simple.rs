@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use api::etcdserverpb::response_op::Response;
-use api::etcdserverpb::{DeleteRangeResponse, PutResponse, TxnResponse};
+use api::etcdserverpb::{DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, TxnResponse};
 use api::mvccpb::KeyValue;
 
 use super::{Answer, Printed, Style, duration, member_row, status_row};
@@ -17,6 +17,20 @@ pub(super) fn render(answer: &Answer, style: Style) -> Printed {
         Answer::Get(response) => pairs(out, &response.kvs, style),
         Answer::Delete(response) => delete(out, response, style),
         Answer::Txn(response) => txn(out, response, style),
+        Answer::LeaseGrant(response) => {
+            line(out, format!("lease {:016x} granted with TTL({}s)", response.id, response.ttl).as_bytes());
+        }
+        Answer::LeaseRevoke(id, _) => line(out, format!("lease {id:016x} revoked").as_bytes()),
+        Answer::LeaseKeepAlive(response) => {
+            line(out, format!("lease {:016x} keepalived with TTL({})", response.id, response.ttl).as_bytes());
+        }
+        Answer::LeaseTimeToLive(response, keys) => time_to_live(out, response, *keys),
+        Answer::Leases(response) => {
+            line(out, format!("found {} leases", response.leases.len()).as_bytes());
+            for lease in &response.leases {
+                line(out, format!("{:016x}", lease.id).as_bytes());
+            }
+        }
         Answer::Members(response) => {
             for member in &response.members {
                 line(out, member_row(member).join(", ").as_bytes());
@@ -44,6 +58,20 @@ pub(super) fn render(answer: &Answer, style: Style) -> Printed {
         }
     }
     printed
+}
+
+fn time_to_live(out: &mut Vec<u8>, response: &LeaseTimeToLiveResponse, keys: bool) {
+    let LeaseTimeToLiveResponse { id, ttl, granted_ttl, .. } = response;
+    if *granted_ttl == 0 && *ttl == -1 {
+        return line(out, format!("lease {id:016x} already expired").as_bytes());
+    }
+    let mut text = format!("lease {id:016x} granted with TTL({granted_ttl}s), remaining({ttl}s)").into_bytes();
+    if keys {
+        text.extend_from_slice(b", attached keys([");
+        text.extend_from_slice(&response.keys.join(&b' '));
+        text.extend_from_slice(b"])");
+    }
+    line(out, &text);
 }
 
 fn put(out: &mut Vec<u8>, response: &PutResponse, style: Style) {

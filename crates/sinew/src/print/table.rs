@@ -38,7 +38,15 @@ pub(super) fn render(answer: &Answer) -> Option<String> {
             ],
             &list.iter().map(status_row).collect::<Vec<_>>(),
         )),
-        Answer::Put(_) | Answer::Get(_) | Answer::Delete(_) | Answer::Txn(_) => None,
+        Answer::Put(_)
+        | Answer::Get(_)
+        | Answer::Delete(_)
+        | Answer::Txn(_)
+        | Answer::LeaseGrant(_)
+        | Answer::LeaseRevoke(..)
+        | Answer::LeaseKeepAlive(_)
+        | Answer::LeaseTimeToLive(..)
+        | Answer::Leases(_) => None,
     }
 }
 
