@@ -55,6 +55,14 @@ impl Node {
         }
     }
 
+    /// Somebody else leads, or nobody: what waits at a node that may have stopped is asked again.
+    pub(crate) fn recall_asks(&mut self, group: GroupId) {
+        let leader = self.groups[&group].remote_leader(self.config.id);
+        for ForwardedAsk { ask, .. } in self.lease_forwards.astray(group, leader) {
+            self.park_ask(group, ask);
+        }
+    }
+
     fn park_ask(&mut self, group: GroupId, ask: Ask) {
         self.groups.get_mut(&group).expect("asked a known group").leases.park(ask);
     }

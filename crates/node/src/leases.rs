@@ -308,6 +308,12 @@ impl LeaseForwards {
         self.open.extract_if(.., |_, forwarded| forwarded.node == node).map(|(_, forwarded)| forwarded).collect()
     }
 
+    /// Asks of a group that are with another node than its leader.
+    pub(crate) fn astray(&mut self, group: GroupId, leader: Option<NodeId>) -> Vec<ForwardedAsk> {
+        let astray = |asked: &ForwardedAsk| asked.group == group && Some(asked.node) != leader;
+        self.open.extract_if(.., |_, asked| astray(asked)).map(|(_, asked)| asked).collect()
+    }
+
     /// Asks that waited too long for an answer.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<ForwardedAsk> {
         self.open.extract_if(.., |_, forwarded| forwarded.ask.deadline <= now).map(|(_, gone)| gone).collect()

@@ -306,6 +306,7 @@ impl Node {
                 self.effects.push(Effect::Reply(transfer.ticket, Response::Done));
             }
         }
+        self.recall_asks(id);
         self.retry_waiting(now);
     }
 

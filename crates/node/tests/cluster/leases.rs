@@ -266,6 +266,18 @@ fn a_renewal_whose_way_to_the_leader_breaks_finds_another() {
 }
 
 #[test]
+fn a_renewal_that_waits_at_a_stopped_leader_goes_to_the_next_one() {
+    let mut cluster = Cluster::new(3);
+    let follower = cluster.follower();
+    let old = cluster.leader().unwrap();
+    cluster.grant(follower, LEASE, 60);
+    cluster.freeze(old);
+    let before = cluster.now;
+    assert!(cluster.keep_alive(follower));
+    assert!(cluster.now.since(before) < seconds(4), "it waited for its own time to be up");
+}
+
+#[test]
 fn a_node_that_gets_a_snapshot_knows_the_leases_in_it() {
     let mut cluster = Cluster::new(3);
     let behind = cluster.follower();
