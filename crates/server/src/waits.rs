@@ -1,7 +1,8 @@
 //! Waiting for something to happen to a key: for locks and elections, whose queues wait for the key before theirs.
 //!
-//! Invariant: whoever registers *before* looking at the state is woken by every change that look did not show. A wake-up
-//! may be for nothing, so waiters look again. One that is dropped, because its client went away, is gone at once.
+//! Invariant: whoever registers *before* looking at the state is woken by every change that look did not show. A
+//! wake-up may be for nothing, so waiters look again. One that is dropped, because its client went away, is gone at
+//! once.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -56,8 +56,10 @@ impl Drop for Contender {
         if self.stays || !self.place.is_new {
             return;
         }
+        // Without a runtime the process is ending, and its lease will end it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (gateway, place) = (Arc::clone(&self.gateway), self.place.clone());
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             if let Err(status) = gateway.txn(recipe::leave(&place.key, place.created)).await {
                 // Its lease will end it.
                 tracing::debug!(key = %place.key.escape_ascii(), %status, "a contender could not leave the queue");
