@@ -287,7 +287,7 @@ impl Report {
 fn reason(failure: Failure) -> String {
     match failure {
         Failure::Request(reason) | Failure::Usage(reason) => reason,
-        Failure::Silent => "unknown".to_owned(),
+        Failure::Silent | Failure::Exit(_) => "unknown".to_owned(),
     }
 }
 

@@ -71,7 +71,7 @@ async fn probe(client: Client, endpoint: String) -> Health {
         // Whoever may not read has been told so through the quorum.
         Err(Failure::Request(reason)) if reason == "etcdserver: permission denied" => alarms(&client).await,
         Err(Failure::Request(reason) | Failure::Usage(reason)) => Some(reason),
-        Err(Failure::Silent) => Some("unknown error".to_owned()),
+        Err(Failure::Silent | Failure::Exit(_)) => Some("unknown error".to_owned()),
     };
     Health { endpoint, took, error }
 }
@@ -110,7 +110,7 @@ async fn status(settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Fa
                 writeln!(streams.err, "Failed to get the status of endpoint {endpoint} ({reason})")?;
                 failed = true;
             }
-            Err(Failure::Silent) => failed = true,
+            Err(Failure::Silent | Failure::Exit(_)) => failed = true,
         }
     }
     streams.show(&Answer::Status(list), settings)?;

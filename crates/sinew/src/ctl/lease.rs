@@ -72,11 +72,11 @@ pub(super) async fn run(arguments: &LeaseArgs, settings: &Settings, streams: &mu
     let answer = match &arguments.verb {
         LeaseVerb::Grant { ttl } => {
             let ttl = ttl.parse().map_err(|_| Failure::Usage(format!("bad TTL '{ttl}', expecting seconds")))?;
-            Answer::LeaseGrant(client.lease_grant(ttl).await?)
+            Answer::LeaseGrant(client.lease_grant(ttl).await.map_err(|failure| failed("grant", failure))?)
         }
         LeaseVerb::Revoke { id } => {
             let id = lease_id(id)?;
-            Answer::LeaseRevoke(id, client.lease_revoke(id).await?)
+            Answer::LeaseRevoke(id, client.lease_revoke(id).await.map_err(|failure| failed("revoke", failure))?)
         }
         LeaseVerb::Timetolive { id, keys } => {
             Answer::LeaseTimeToLive(client.lease_time_to_live(lease_id(id)?, *keys).await?, *keys)
@@ -148,6 +148,14 @@ impl Renewals {
         }
         let answer = self.answers.message().await.map_err(|status| Failure::Request(describe(&status)))?;
         answer.ok_or_else(ended)
+    }
+}
+
+/// etcdctl's words around the server's.
+fn failed(what: &str, failure: Failure) -> Failure {
+    match failure {
+        Failure::Request(reason) => Failure::Request(format!("failed to {what} lease ({reason})")),
+        other => other,
     }
 }
 

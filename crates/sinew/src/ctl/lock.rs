@@ -65,6 +65,8 @@ const ELECT_TTL_S: i64 = 60;
 /// Runs `lock`.
 pub(super) async fn lock(arguments: &LockArgs, settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let (name, command) = arguments.words.split_first().ok_or_else(|| usage("lock takes one lock name argument"))?;
+    // Two dashes before the command are for the eye.
+    let command = command.strip_prefix(&[OsString::from("--")]).unwrap_or(command);
     let client = Client::new(settings);
     let session = Session::open(&client, arguments.ttl).await?;
     let request = LockRequest { name: bytes_of(name).into(), lease: session.lease };

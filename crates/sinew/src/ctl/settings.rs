@@ -29,7 +29,7 @@ pub(crate) struct Globals {
     /// How long to wait for the answer [default: 5s]
     #[arg(long, global = true, value_parser = go_duration, value_name = "DURATION")]
     command_timeout: Option<Duration>,
-    /// Put, delete and run transactions only while KEY is the one created at revision TOKEN, as a lock's holder knows it
+    /// Write only while KEY is the one created at revision TOKEN: for the holder of a lock
     #[arg(long, global = true, value_name = "KEY=TOKEN")]
     fence: Vec<OsString>,
     /// Who asks: name, or name:password

@@ -1,7 +1,7 @@
 //! Golden outputs, taken from etcdctl 3.5.1 talking to etcd 3.5.1.
 
 use api::etcdserverpb::response_op::Response;
-use api::etcdserverpb::{ResponseHeader, ResponseOp};
+use api::etcdserverpb::{LeaseStatus, ResponseHeader, ResponseOp};
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
 
@@ -300,5 +300,68 @@ fn sizes_and_durations_are_for_people() {
     ];
     for (nanoseconds, text) in times {
         assert_eq!(duration(Duration::from_nanos(nanoseconds)), text);
+    }
+}
+
+const LEASE: i64 = 0x4df9_a1fe_9a9f_740b;
+
+fn time_to_live(ttl: i64, granted_ttl: i64, keys: &[&'static str]) -> LeaseTimeToLiveResponse {
+    let keys = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
+    LeaseTimeToLiveResponse { header: header(3), id: LEASE, ttl, granted_ttl, keys }
+}
+
+const FLAT: &str = r#"{"cluster_id":12101053776118486841,"member_id":15985099378392235387,"revision":3,"raft_term":2"#;
+const FIELDS: &str = "\"ClusterID\" : 12101053776118486841\n\"MemberID\" : 15985099378392235387\n\
+                      \"Revision\" : 3\n\"RaftTerm\" : 2\n";
+
+#[test]
+fn leases_in_every_format() {
+    let grant = LeaseGrantResponse { header: header(3), id: LEASE, ttl: 60, error: String::new() };
+    let keep_alive = LeaseKeepAliveResponse { header: header(3), id: LEASE, ttl: 60 };
+    let revoke = LeaseRevokeResponse { header: header(3) };
+    let leases = LeaseLeasesResponse { header: header(3), leases: vec![LeaseStatus { id: LEASE }] };
+    let long = LEASE;
+    let cases = [
+        (
+            Answer::LeaseGrant(grant),
+            "lease 4df9a1fe9a9f740b granted with TTL(60s)\n".to_owned(),
+            format!("{FLAT},\"ID\":{long},\"TTL\":60,\"Error\":\"\"}}\n"),
+            format!("{FIELDS}\"ID\" : {long}\n\"TTL\" : 60\n"),
+        ),
+        (
+            Answer::LeaseRevoke(LEASE, revoke),
+            "lease 4df9a1fe9a9f740b revoked\n".to_owned(),
+            format!("{{\"header\":{FLAT}}}}}\n"),
+            FIELDS.to_owned(),
+        ),
+        (
+            Answer::LeaseKeepAlive(keep_alive),
+            "lease 4df9a1fe9a9f740b keepalived with TTL(60)\n".to_owned(),
+            format!("{FLAT},\"ID\":{long},\"TTL\":60}}\n"),
+            format!("{FIELDS}\"ID\" : {long}\n\"TTL\" : 60\n"),
+        ),
+        (
+            Answer::Leases(leases),
+            "found 1 leases\n4df9a1fe9a9f740b\n".to_owned(),
+            format!("{FLAT},\"leases\":[{{\"id\":{long}}}]}}\n"),
+            format!("{FIELDS}\"ID\" : {long}\n"),
+        ),
+        (
+            Answer::LeaseTimeToLive(time_to_live(59, 60, &["a", "b c"]), true),
+            "lease 4df9a1fe9a9f740b granted with TTL(60s), remaining(59s), attached keys([a b c])\n".to_owned(),
+            format!("{FLAT},\"id\":{long},\"ttl\":59,\"granted-ttl\":60,\"keys\":[\"YQ==\",\"YiBj\"]}}\n"),
+            format!("{FIELDS}\"ID\" : {long}\n\"TTL\" : 59\n\"GrantedTTL\" : 60\n\"Key\" : \"a\"\n\"Key\" : \"b c\"\n"),
+        ),
+        (
+            Answer::LeaseTimeToLive(time_to_live(-1, 0, &[]), false),
+            "lease 4df9a1fe9a9f740b already expired\n".to_owned(),
+            format!("{FLAT},\"id\":{long},\"ttl\":-1,\"granted-ttl\":0,\"keys\":null}}\n"),
+            format!("{FIELDS}\"ID\" : {long}\n\"TTL\" : -1\n\"GrantedTTL\" : 0\n"),
+        ),
+    ];
+    for (answer, simple, json, fields) in cases {
+        check(&answer, Format::Simple, &simple);
+        check(&answer, Format::Json, &json);
+        check(&answer, Format::Fields, &fields);
     }
 }
