@@ -18,6 +18,7 @@ mod history;
 mod house;
 mod http;
 mod large;
+mod lease;
 mod load;
 mod routing;
 

@@ -97,6 +97,26 @@ async function errors(client) {
   await refused("future", "required revision is a future revision", () => client.get("node/k").revision(1_000_000_000).string());
 }
 
+async function leases(client) {
+  const lease = client.lease(60);
+  await lease.put("node/leased").value("1");
+  same("attached", await lease.grant(), (await client.get("node/leased").exec()).kvs[0].lease);
+  await lease.keepaliveOnce();
+  await lease.revoke();
+  same("its key is gone", null, await client.get("node/leased").string());
+  const lock = client.lock("node/lock").ttl(10);
+  await lock.acquire();
+  let second = "acquired";
+  try {
+    await client.lock("node/lock").ttl(10).acquire();
+  } catch (error) {
+    second = error.constructor.name;
+  }
+  same("a lock that is held", "EtcdLockFailedError", second);
+  await lock.release();
+  same("inside a lock", 7, await client.lock("node/lock").ttl(10).do(async () => 7));
+}
+
 async function cluster(client) {
   const { members } = await client.cluster.memberList({});
   same("three members", 3, members.length);
@@ -110,6 +130,7 @@ await keyValue(everywhere);
 await ranges(everywhere);
 await transactions(everywhere);
 await errors(everywhere);
+await leases(everywhere);
 for (const endpoint of endpoints) {
   const client = new Etcd3({ hosts: endpoint });
   await cluster(client);

@@ -138,6 +138,23 @@ def errors(client, peer):
     same("a write on one member is read on another", b"1", peer.get("py/k")[0])
 
 
+def leases(client):
+    lease = client.lease(60)
+    client.put("py/leased", "1", lease=lease)
+    same("time to live", 60, lease.granted_ttl)
+    same("time left", True, 50 <= lease.remaining_ttl <= 60)
+    same("attached keys", [b"py/leased"], list(lease.keys))
+    same("keep alive", [60], [answer.TTL for answer in lease.refresh()])
+    lease.revoke()
+    same("its key is gone", None, client.get("py/leased")[0])
+    same("keep alive of an ended lease", [0], [answer.TTL for answer in lease.refresh()])
+    refused("revoking twice", grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found", lease.revoke)
+    lock = client.lock("py-lock", ttl=10)
+    same("lock", True, lock.acquire(timeout=5))
+    same("is held", True, lock.is_acquired())
+    same("lock released", True, lock.release())
+
+
 def cluster(client):
     members = list(client.members)
     same("three members", 3, len(members))
@@ -158,6 +175,7 @@ def main():
     ranges(client)
     transactions(client)
     errors(client, peer)
+    leases(client)
     for each in clients:
         cluster(each)
     client.delete_prefix("py/")

@@ -100,6 +100,23 @@ refused "too large" "etcdserver: request is too large" \
 head -c 1400000 /dev/zero | tr '\0' x | ctl put ctl/large >/dev/null
 same "large value" "1400001" "$(ctl get ctl/large --print-value-only | wc -c | tr -d ' ')"
 
+granted=$(ctl lease grant 60)
+has "lease grant" "granted with TTL(60s)" "$granted"
+lease=$(echo "$granted" | cut -d' ' -f2)
+same "put with a lease" "OK" "$(ctl put ctl/leased 1 --lease="$lease")"
+has "time to live" "granted with TTL(60s), remaining(" "$(ctl lease timetolive "$lease" --keys)"
+has "attached keys" "attached keys([ctl/leased])" "$(ctl lease timetolive "$lease" --keys)"
+same "keep alive" "lease $lease keepalived with TTL(60)" "$(ctl lease keep-alive --once "$lease")"
+has "list of leases" "$lease" "$(ctl lease list)"
+same "lease revoke" "lease $lease revoked" "$(ctl lease revoke "$lease")"
+same "its keys are gone" "" "$(ctl get ctl/leased)"
+same "an ended lease" "lease $lease already expired" "$(ctl lease timetolive "$lease")"
+refused "revoking twice" "requested lease not found" ctl lease revoke "$lease"
+has "a lock around a command" "ctl/lock/" "$(ctl lock ctl/lock env | grep ETCD_LOCK_KEY)"
+same "the lock is given back" "" "$(ctl get ctl/lock/ --prefix)"
+leader=$( (timeout -s INT 3 "$program" --endpoints="$endpoints" elect ctl/elect me || true) | tail -n 1)
+same "elected" "me" "$leader"
+
 same "three members" "3" "$(ctl member list | grep -c started)"
 # Not with --cluster: etcdctl 3.4 then sends the whole URL as the HTTP/2 authority, which RFC 9113 forbids and our HTTP/2
 # library refuses. Newer releases send host and port.
