@@ -279,7 +279,11 @@ impl Machine {
             apply_backlog_max: shape.apply_backlog_max,
             log_retained_bytes: shape.log_retained_bytes,
         };
-        Node::new(node, vec![GroupStart { config: replica, recovered }], first_lsn, self.clock.read(now))
+        let now = self.clock.read(now);
+        let mut node = Node::new(node, vec![GroupStart { config: replica, recovered }], first_lsn, now)?;
+        let leases = mvcc::leases(&*self.engine.view())?;
+        node.handle(now, Event::LeasesLoaded { group: GROUP, leases });
+        Ok(node)
     }
 
     /// Crashes a copy of the disk and compares what a start would find there with the ledger.

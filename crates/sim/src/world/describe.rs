@@ -18,6 +18,8 @@ pub(super) fn describe(message: &PeerMessage) -> String {
         }
         PeerMessage::SnapshotAck { id, next } => format!("snapshot {:x} wants chunk {next}", id.0),
         PeerMessage::SnapshotRefused { id } => format!("snapshot {:x} refused", id.0),
+        PeerMessage::LeaseAsk { id, lease, ask, .. } => format!("ask {id:x} about lease {:x}: {ask:?}", lease.0),
+        PeerMessage::LeaseReply { id, answer } => format!("ask {id:x}: {answer:?}"),
     }
 }
 

@@ -385,6 +385,7 @@ impl World<'_> {
             let outcome = apply.command(&task.payload, task.reply.is_some())?;
             replies.extend(task.reply.zip(outcome).map(|(ticket, outcome)| (ticket, Told::Outcome(outcome))));
         }
+        let changes = apply.take_lease_changes();
         let (batch, _) = apply.finish(encode_mark(mark));
         state.engine.write(batch)?;
         self.counters.count(Counter::Applies);
@@ -400,6 +401,9 @@ impl World<'_> {
         self.compare_state(machine, index)?;
         for (ticket, told) in replies {
             self.answer(machine, ticket, told);
+        }
+        if !changes.is_empty() {
+            self.tell(machine, Event::LeasesChanged { group: GROUP, changes });
         }
         self.tell(machine, Event::Applied { group: GROUP, index });
         Ok(())

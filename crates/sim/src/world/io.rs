@@ -152,6 +152,8 @@ impl World<'_> {
         self.counters.count(Counter::SnapshotsInstalled);
         self.timeline.installs(node, at);
         self.compare_state(machine, index)?;
+        let leases = mvcc::leases(&*self.machines[machine].engine.view())?;
+        self.tell(machine, Event::LeasesLoaded { group: GROUP, leases });
         self.tell(machine, Event::SnapshotInstalled { id });
         Ok(())
     }

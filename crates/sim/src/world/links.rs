@@ -30,7 +30,9 @@ impl World<'_> {
             PeerMessage::Group(_)
             | PeerMessage::SnapshotChunk { .. }
             | PeerMessage::SnapshotAck { .. }
-            | PeerMessage::SnapshotRefused { .. } => true,
+            | PeerMessage::SnapshotRefused { .. }
+            | PeerMessage::LeaseAsk { .. }
+            | PeerMessage::LeaseReply { .. } => true,
             PeerMessage::Forward { .. } | PeerMessage::ForwardReply { .. } => false,
         };
         let epoch = Some(self.network.link(link).epoch);

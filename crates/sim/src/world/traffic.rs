@@ -95,6 +95,10 @@ impl World<'_> {
                 self.counters.count(Counter::Transfers);
                 Told::NotDone
             }
+            Response::Lease(_) => {
+                let detail = format!("request {} is told about a lease it did not ask for", ticket.0);
+                return self.fail(FailureKind::Answers, detail);
+            }
             Response::Refused(_) | Response::TimedOut | Response::Superseded => Told::NotDone,
             Response::Unknown(_) => Told::Unknown,
         };
