@@ -1,6 +1,6 @@
 //! Plants one defect after the other and measures in how many seeds it is found: the table of `docs/testing.md`.
-//! `cargo run -p sim --features base/planted --example planted -- --seeds 40`; with `--canary` one seed in a hundred has a
-//! defect, and exactly those must be reported.
+//! `cargo run -p sim --profile planted --features planted --example planted -- --seeds 40`; with `--canary` one seed
+//! in a hundred has a defect, and exactly those must be reported.
 
 #![expect(clippy::print_stdout, reason = "it prints what it found")]
 

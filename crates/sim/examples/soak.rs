@@ -1,4 +1,4 @@
-//! Runs many seeds and says what they met: `cargo run -p sim --profile planted --features base/planted --example soak
+//! Runs many seeds and says what they met: `cargo run -p sim --profile planted --features planted --example soak
 //! -- --seeds 400`.
 
 #![expect(clippy::print_stdout, reason = "it prints what it found")]
