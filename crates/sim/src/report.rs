@@ -92,6 +92,8 @@ pub struct Report {
     pub effects: BTreeMap<FaultKind, (u64, u64)>,
     /// What clients asked and were told.
     pub history: Vec<Operation>,
+    /// The same as the crate `check` reads it. Where a client was told nothing, the log says what became of it.
+    pub recorded: check::History,
     /// Who led, was down, stood still.
     pub timeline: Timeline,
     /// A line for each event, if asked for.

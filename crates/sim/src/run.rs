@@ -27,6 +27,7 @@ pub fn run(config: &Config) -> Report {
             counters: Counters::default(),
             effects: std::collections::BTreeMap::new(),
             history: Vec::new(),
+            recorded: check::History::default(),
             timeline: Timeline::default(),
             lines: Vec::new(),
         }

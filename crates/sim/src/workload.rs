@@ -1,6 +1,7 @@
 //! What clients ask for, as plain data.
 //!
-//! Invariant: every value written is written once in a run, so that a reader's answer names the write it saw.
+//! Invariant: every value written is written once in a run, so that a reader's answer names the write it saw. Balances
+//! are the exception: their sum says enough.
 
 use base::{NodeId, Prng};
 
@@ -77,6 +78,41 @@ pub enum Intent {
         /// The list.
         list: u64,
     },
+    /// Read all accounts and move an amount between two if neither was changed meanwhile.
+    Transfer {
+        /// Whose balance falls.
+        from: u64,
+        /// Whose rises.
+        to: u64,
+        /// By how much.
+        amount: u64,
+        /// The accounts are read from the node's own state, however old.
+        serializable: bool,
+    },
+    /// Read all accounts.
+    Accounts {
+        /// From the node's own state, however old.
+        serializable: bool,
+    },
+    /// Create one key of a pair if neither is there, else read both.
+    Pair {
+        /// The pair.
+        pair: u64,
+        /// The second of the two.
+        second: bool,
+    },
+    /// Delete both keys of a pair.
+    Unpair {
+        /// The pair.
+        pair: u64,
+    },
+    /// Create a key nobody else creates, beside those of all others.
+    Fork,
+    /// Read all keys created so.
+    Forks {
+        /// From the node's own state, however old.
+        serializable: bool,
+    },
     /// Write two keys in one transaction, if the first is absent or not.
     PutBoth {
         /// One key.
@@ -95,6 +131,20 @@ pub enum Intent {
 pub(crate) const KEYS_MAX: u64 = 40;
 /// Keys that hold lists.
 pub(crate) const LISTS: u64 = 4;
+/// Keys of lists begin with this.
+pub(crate) const LISTS_PREFIX: &str = "list/";
+/// Keys of accounts begin with this.
+pub(crate) const BANK: &str = "bank/";
+/// Accounts.
+pub(crate) const ACCOUNTS: u64 = 4;
+/// What all balances add up to.
+pub(crate) const TOTAL: i64 = 400;
+/// Keys of pairs begin with this.
+pub(crate) const PAIRS: &str = "pair/";
+/// Pairs.
+const PAIRS_MAX: u64 = 2;
+/// Keys that are created by one client each begin with this.
+pub(crate) const FORKS: &str = "fork/";
 
 /// The operations that the seed decides on.
 pub(crate) fn operations(config: &Config) -> Vec<PlannedOperation> {
@@ -131,18 +181,28 @@ fn draw(prng: &mut Prng, keys: u64, padding: u64, reads: u64, compactions: u64) 
         return Intent::Compact { back: prng.below(100) };
     }
     if percent(prng, reads) {
-        return match prng.below(10) {
+        return match prng.below(12) {
             0..=5 => Intent::Get { key, serializable },
             6 => Intent::GetPast { key, back: prng.below(200) },
+            7 => Intent::Accounts { serializable },
+            8 => Intent::Forks { serializable },
             _ => Intent::Range { from: key, until: key + 1 + prng.below(keys), serializable },
         };
     }
-    match prng.below(20) {
+    match prng.below(26) {
         0..=7 => Intent::Put { key, padding: prng.below(padding + 1) },
         8..=9 => Intent::Delete { key },
         10 => Intent::DeleteRange { from: key, until: key + 1 + prng.below(3) },
         11..=14 => Intent::Swap { key },
         15..=17 => Intent::Append { list: prng.below(LISTS) },
+        18..=20 => {
+            let (from, step) = (prng.below(ACCOUNTS), 1 + prng.below(ACCOUNTS - 1));
+            Intent::Transfer { from, to: (from + step) % ACCOUNTS, amount: 1 + prng.below(20), serializable }
+        }
+        21 => Intent::Pair { pair: prng.below(PAIRS_MAX), second: false },
+        22 => Intent::Pair { pair: prng.below(PAIRS_MAX), second: true },
+        23 => Intent::Unpair { pair: prng.below(PAIRS_MAX) },
+        24 => Intent::Fork,
         _ => Intent::PutBoth { first: key, second: prng.below(keys) },
     }
 }
@@ -156,5 +216,15 @@ pub fn key_bytes(key: u64) -> String {
 /// The bytes of a list's key.
 #[must_use]
 pub fn list_bytes(list: u64) -> String {
-    format!("list{list}")
+    format!("{LISTS_PREFIX}{list}")
+}
+
+/// The bytes of an account's key.
+pub(crate) fn account_bytes(account: u64) -> String {
+    format!("{BANK}{account}")
+}
+
+/// The first key behind all that begin with `prefix`, which ends in a slash.
+pub(crate) fn prefix_end(prefix: &str) -> String {
+    format!("{}0", prefix.trim_end_matches('/'))
 }

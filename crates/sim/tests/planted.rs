@@ -31,7 +31,8 @@ fn an_early_acknowledgement_is_found_by_the_ledger() {
 #[test]
 fn a_state_apart_from_its_position_is_found_by_the_hashes() {
     found(Defect::MarkApart, Profile::Crash, &[FailureKind::Agreement]);
-    found(Defect::ApplyTwice, Profile::Crash, &[FailureKind::Agreement]);
+    // Or by the clients: something was done twice.
+    found(Defect::ApplyTwice, Profile::Crash, &[FailureKind::Agreement, FailureKind::History]);
 }
 
 #[test]

@@ -43,6 +43,21 @@ fn without_faults_everything_is_done() {
 }
 
 #[test]
+fn the_recorded_history_says_enough_to_be_judged_by_every_checker() {
+    let report = passes(&config(1, Profile::Calm, 20));
+    let history = report.recorded;
+    history.validate().expect("well formed");
+    for (property, verdict) in check::check_all(&history, &check::Options::default()) {
+        let check::Verdict::Possible { judged } = verdict else { panic!("{property}: {verdict:?}") };
+        assert!(judged > 10, "{property} judges {judged} operations only");
+    }
+    let mut file = Vec::new();
+    let mut writer = check::history::Writer::new(&mut file, &history.header).expect("memory");
+    history.operations.iter().for_each(|operation| writer.write(operation).expect("memory"));
+    assert_eq!(check::history::read(&file[..]).expect("own file"), history);
+}
+
+#[test]
 fn nothing_goes_wrong_when_the_network_does() {
     let (counters, _) = batch(Profile::Network, 0..6, 20);
     let expected = [Counter::Duplicated, Counter::Reordered, Counter::Clogged, Counter::Dropped, Counter::Truncations];

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, OutcomeResult, Put, RangeRequest, Txn,
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, Op, OutcomeResult, Put,
+    RangeRequest, Txn,
 };
 
 use crate::history::{Asked, Operation, Told};
-use crate::workload::{Intent, PlannedOperation, key_bytes, list_bytes};
+use crate::workload::{
+    ACCOUNTS, BANK, FORKS, Intent, PAIRS, PlannedOperation, TOTAL, account_bytes, key_bytes, list_bytes, prefix_end,
+};
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +108,8 @@ impl Clients {
         }
         self.clients[place].todo.pop_front();
         let asked = self.first_step(client, &planned.intent);
-        self.clients[place].then_write = matches!(planned.intent, Intent::Swap { .. } | Intent::Append { .. });
+        self.clients[place].then_write =
+            matches!(planned.intent, Intent::Swap { .. } | Intent::Append { .. } | Intent::Transfer { .. });
         self.begin(client, number, now, asked)
     }
 
@@ -114,6 +118,7 @@ impl Clients {
         let operation = Operation {
             client,
             node: planned.node,
+            connection: 0,
             called_at: now,
             returned_at: None,
             asked: asked.clone(),
@@ -126,6 +131,13 @@ impl Clients {
 
     pub(crate) fn sent(&mut self, client: u64, ticket: u64) {
         self.clients[client as usize].waiting = Some(ticket);
+    }
+
+    /// The request arrived at a node in this life of it, if the client still cares.
+    pub(crate) fn arrived(&mut self, client: u64, ticket: u64, life: u64) {
+        if let Some((operation, _)) = self.clients[client as usize].current.filter(|_| self.waits_for(client, ticket)) {
+            self.history[operation].connection = life;
+        }
     }
 
     /// The client learns what became of its request. Answers what it does next.
@@ -141,8 +153,7 @@ impl Clients {
         self.clients[place].seen = self.clients[place].seen.max(seen);
         let second = match &told {
             Told::Range(answer) if self.clients[place].then_write => {
-                let found = answer.result.kvs.first().map(|kv| (kv.mod_revision, kv.value.clone()));
-                Some(self.second_step(client, number, found))
+                Some(self.second_step(client, number, &answer.result.kvs))
             }
             _ => None,
         };
@@ -175,6 +186,20 @@ impl Clients {
             }
             Intent::Swap { key } => Asked::Read(read(key_bytes(key), None, client.is_multiple_of(2))),
             Intent::Append { list } => Asked::Read(read(list_bytes(list), None, false)),
+            Intent::Transfer { serializable, .. } | Intent::Accounts { serializable } => {
+                Asked::Read(read_prefix(BANK, serializable))
+            }
+            Intent::Forks { serializable } => Asked::Read(read_prefix(FORKS, serializable)),
+            Intent::Fork => {
+                let value = self.value(client, 0);
+                Asked::Write(Command::Put(put(format!("{FORKS}{value}"), value)))
+            }
+            Intent::Pair { pair, second } => self.create_of_pair(client, pair, second),
+            Intent::Unpair { pair } => {
+                let prefix = format!("{PAIRS}{pair}/");
+                let range_end = prefix_end(&prefix).into();
+                Asked::Write(Command::DeleteRange(DeleteRange { key: prefix.into(), range_end, prev_kv: true }))
+            }
             Intent::PutBoth { first, second } => {
                 let (one, two) = (self.value(client, 0), self.value(client, 0));
                 let mut success = vec![Op::Put(put(key_bytes(first), one))];
@@ -192,21 +217,41 @@ impl Clients {
         }
     }
 
-    /// The write of a read-modify-write: nothing happens if the key was changed since it was read.
-    fn second_step(&mut self, client: u64, number: usize, found: Option<(Revision, Bytes)>) -> Asked {
-        let mine = self.value(client, 0);
+    /// One key of a pair, if neither is there.
+    fn create_of_pair(&mut self, client: u64, pair: u64, second: bool) -> Asked {
+        let prefix = format!("{PAIRS}{pair}/");
+        let (one, other) = (format!("{prefix}a"), format!("{prefix}b"));
+        let absent = |key: &String| compare(key.clone(), CompareResult::Equal, CompareTarget::Version(0));
+        let compares = vec![absent(&one), absent(&other)];
+        let mine = if second { other } else { one };
+        let success = vec![Op::Put(put(mine, self.value(client, 0)))];
+        Asked::Write(Command::Txn(Txn { compares, success, failure: vec![Op::Range(read_prefix(PAIRS, false))] }))
+    }
+
+    /// The write of a read-modify-write: nothing happens if a key was changed since it was read.
+    fn second_step(&mut self, client: u64, number: usize, found: &[KeyValue]) -> Asked {
         let (key, value) = match self.plan[number].intent {
+            Intent::Transfer { from, to, amount, .. } => return transfer(found, (from, to), amount as i64),
             Intent::Append { list } => {
-                let before = found.as_ref().map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+                let mine = self.element(client);
+                let before = found.first().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
                 (list_bytes(list), before.map_or(mine.clone(), |before| format!("{before},{mine}")))
             }
-            Intent::Swap { key } => (key_bytes(key), mine),
-            _ => unreachable!("only swaps and appends have a second step"),
+            Intent::Swap { key } => (key_bytes(key), self.value(client, 0)),
+            _ => unreachable!("only swaps, appends and transfers have a second step"),
         };
-        let revision = found.map_or(Revision(0), |(revision, _)| revision);
-        let compares = vec![compare(key.clone(), CompareResult::Equal, CompareTarget::ModRevision(revision))];
         let failure = vec![Op::Range(read(key.clone(), None, false))];
-        Asked::Write(Command::Txn(Txn { compares, success: vec![Op::Put(put(key, value))], failure }))
+        let compares = vec![unchanged(&key, found)];
+        // The transaction shows what it read, so that its order among others can be told.
+        let success = vec![Op::Range(read(key.clone(), None, false)), Op::Put(put(key, value))];
+        Asked::Write(Command::Txn(Txn { compares, success, failure }))
+    }
+
+    /// An element nobody appends twice: a decimal number.
+    fn element(&mut self, client: u64) -> String {
+        let writes = &mut self.clients[client as usize].writes;
+        *writes += 1;
+        format!("{}{:06}", client + 1, *writes)
     }
 
     /// A value nobody writes twice.
@@ -229,6 +274,37 @@ fn delete(from: u64, until: Option<u64>) -> DeleteRange {
 fn read(key: String, until: Option<String>, serializable: bool) -> RangeRequest {
     let range_end = until.map_or_else(Bytes::new, Bytes::from);
     RangeRequest { key: key.into(), range_end, serializable, ..RangeRequest::default() }
+}
+
+fn read_prefix(prefix: &str, serializable: bool) -> RangeRequest {
+    read(prefix.to_owned(), Some(prefix_end(prefix)), serializable)
+}
+
+/// That a key is as it was found.
+fn unchanged(key: &str, found: &[KeyValue]) -> Compare {
+    let revision = found.iter().find(|kv| kv.key == key.as_bytes()).map_or(Revision(0), |kv| kv.mod_revision);
+    compare(key.to_owned(), CompareResult::Equal, CompareTarget::ModRevision(revision))
+}
+
+/// Moves an amount if both accounts are as they were found; the first transfer opens them all.
+fn transfer(found: &[KeyValue], (from, to): (u64, u64), amount: i64) -> Asked {
+    let balance = |account: u64| {
+        let kv = found.iter().find(|kv| kv.key == account_bytes(account).as_bytes());
+        kv.and_then(|kv| std::str::from_utf8(&kv.value).ok()?.parse::<i64>().ok())
+    };
+    let (compares, balances) = match (balance(from), balance(to)) {
+        (Some(poorer), Some(richer)) => {
+            let compares = vec![unchanged(&account_bytes(from), found), unchanged(&account_bytes(to), found)];
+            (compares, vec![(from, poorer - amount), (to, richer + amount)])
+        }
+        _ => {
+            let compares = vec![unchanged(&account_bytes(0), &[])];
+            (compares, (0..ACCOUNTS).map(|account| (account, TOTAL / ACCOUNTS as i64)).collect())
+        }
+    };
+    let success = balances.iter().map(|(account, balance)| Op::Put(put(account_bytes(*account), balance.to_string())));
+    let failure = vec![Op::Range(read_prefix(BANK, false))];
+    Asked::Write(Command::Txn(Txn { compares, success: success.collect(), failure }))
 }
 
 fn compare(key: String, result: CompareResult, target: CompareTarget) -> Compare {

@@ -13,7 +13,7 @@ use super::{Happening, World};
 use crate::counters::Counter;
 use crate::fault::FaultKind;
 use crate::history::Told;
-use crate::machine::{ApplyJob, GROUP, IoJob, encode_mark};
+use crate::machine::{ApplyJob, GROUP, IoJob, decode_mark, encode_mark};
 use crate::random::{between, percent};
 use crate::report::FailureKind;
 
@@ -378,17 +378,27 @@ impl World<'_> {
     fn apply(&mut self, machine: usize, tasks: Vec<node::Task>, mark: &kernel::Mark) -> Result<(), Fault> {
         let state = &mut self.machines[machine];
         let Some(process) = &mut state.process else { return Ok(()) };
-        let index = mark.position.index;
+        let (index, now) = (mark.position.index, self.schedule.now());
+        let before = mvcc::mark(&*state.engine.view())?.map(decode_mark).transpose()?.unwrap_or_default();
+        let mut number = self.settled.number_after(before.position.index);
         let mut apply = process.state.begin(state.engine.view())?;
         let mut replies: Vec<(Ticket, Told)> = Vec::new();
         for task in tasks {
-            let outcome = apply.command(&task.payload, task.reply.is_some())?;
+            let is_news = self.settled.is_news(number);
+            let outcome = apply.command(&task.payload, is_news || task.reply.is_some())?;
+            if let Some(outcome) = outcome.clone().filter(|_| is_news) {
+                self.settled.add(now, task.payload, outcome);
+            }
+            number = number.map(|number| number + 1);
             replies.extend(task.reply.zip(outcome).map(|(ticket, outcome)| (ticket, Told::Outcome(outcome))));
         }
         let changes = apply.take_lease_changes();
         let (batch, _) = apply.finish(encode_mark(mark));
         state.engine.write(batch)?;
         self.counters.count(Counter::Applies);
+        if let Some(number) = number {
+            self.settled.reached(index, number);
+        }
         if let Some(down_us) = self.machines[machine].crash_in_apply.take() {
             self.had_effect(FaultKind::CrashInApply);
             if percent(&mut self.chance.crash, 50) {

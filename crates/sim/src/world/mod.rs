@@ -29,6 +29,7 @@ use crate::plan::Plan;
 use crate::random::{between, stream};
 use crate::report::{Failure, FailureKind, Report, Verdict};
 use crate::schedule::Schedule;
+use crate::settled::Settled;
 use crate::timeline::Timeline;
 use crate::trace::Trace;
 use clients::Clients;
@@ -78,6 +79,7 @@ pub(crate) struct World<'a> {
     pub(crate) network: Network,
     pub(crate) clients: Clients,
     pub(crate) oracle: Oracle,
+    pub(crate) settled: Settled,
     pub(crate) chance: Chance,
     pub(crate) counters: Counters,
     /// Faults planned and faults that had an effect, by kind.
@@ -111,6 +113,7 @@ impl<'a> World<'a> {
             network: Network::new(config.nodes, plan.shape.fair),
             clients: Clients::new(&plan.operations),
             oracle: Oracle::default(),
+            settled: Settled::default(),
             chance,
             counters: Counters::default(),
             effects: BTreeMap::new(),
@@ -284,7 +287,7 @@ impl<'a> World<'a> {
         let now = self.now();
         self.timeline.close(now);
         self.counters.add(Counter::Decided, self.oracle.decided().0);
-        let judged = crate::history::check(&self.clients.history);
+        let (recorded, judged) = crate::recorded::judge(&self.clients.history, &self.settled);
         self.judge(FailureKind::History, judged);
         let verdict = match self.failure.take().or_else(|| self.vacuous()) {
             Some(failure) => Verdict::Failed(failure),
@@ -299,6 +302,7 @@ impl<'a> World<'a> {
             counters: self.counters,
             effects: self.effects,
             history: self.clients.history,
+            recorded,
             timeline: self.timeline,
             lines: self.trace.into_lines(),
         }

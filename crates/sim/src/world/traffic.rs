@@ -45,6 +45,7 @@ impl World<'_> {
             // Nobody listens: surely not done.
             return self.send_answer(client, ticket, Told::NotDone);
         }
+        self.clients.arrived(client, ticket, state.life);
         if matches!(asked, Asked::Write(_)) {
             self.monitor.attempted(node, self.schedule.now());
         }

@@ -1,0 +1,303 @@
+//! The history of a run as the crate `check` reads it (`docs/formats/history.md`), and its verdict on it.
+//!
+//! Invariant: nothing is left out. Revisions are dense: whatever changes the store was asked for by a client here.
+
+use base::{NodeId, Revision};
+use bytes::Bytes;
+use check::history::{self as record, Header, Numbering, Workload};
+use check::{History, Options, Outcome, Request, Response, Verdict};
+use mvcc::{Command, OutcomeResult, RangeResult, Reject, TxnResult};
+
+use crate::history::{Asked, Operation, Told};
+use crate::settled::Settled;
+use crate::workload::{ACCOUNTS, BANK, FORKS, LISTS_PREFIX, PAIRS, TOTAL};
+
+/// The history, and whether the answers in it can all be true; if not, why.
+///
+/// What clients do not know is filled in from the log: a search would have to try every moment for every such write.
+pub(crate) fn judge(history: &[Operation], settled: &Settled) -> (History, Result<(), String>) {
+    match settled.resolve(history) {
+        Ok(resolved) => {
+            let recorded = recorded(&resolved);
+            let judged = check_all(&recorded);
+            (recorded, judged)
+        }
+        Err(reason) => (recorded(history), Err(reason)),
+    }
+}
+
+/// Undecided is a failure: nobody would look at it again.
+fn check_all(history: &History) -> Result<(), String> {
+    history.validate().map_err(|reason| format!("the record itself is wrong: {reason}"))?;
+    for (property, verdict) in check::check_all(history, &Options::default()) {
+        match verdict {
+            Verdict::Possible { .. } => {}
+            Verdict::Impossible(impossible) => return Err(format!("{property}: {}", impossible.explain(history))),
+            Verdict::Undecided { why } => return Err(format!("{property} is undecided: {why}")),
+        }
+    }
+    Ok(())
+}
+
+fn recorded(history: &[Operation]) -> History {
+    let nodes = history.iter().map(|operation| operation.node.0).max().unwrap_or(0);
+    let workloads = vec![
+        Workload::ListAppend { prefix: LISTS_PREFIX.into() },
+        Workload::Bank { prefix: BANK.into(), accounts: ACCOUNTS, total: TOTAL },
+        Workload::WriteSkew { prefix: PAIRS.into() },
+        Workload::LongFork { prefix: FORKS.into() },
+    ];
+    let header = Header {
+        nodes: (1..=nodes).map(|node| NodeId(node).to_string()).collect(),
+        start_revision: 1,
+        numbering: Numbering::Dense,
+        workloads,
+    };
+    let operations = history.iter().zip(0..).map(|(operation, id)| one(operation, id)).collect();
+    History { header, operations }
+}
+
+fn one(operation: &Operation, id: u64) -> record::Operation {
+    record::Operation {
+        id,
+        client: operation.client,
+        node: operation.node.0 - 1,
+        connection: operation.connection,
+        invoked: operation.called_at * 1000,
+        returned: operation.returned_at.map(|at| at * 1000),
+        request: request(&operation.asked),
+        outcome: outcome(&operation.told),
+    }
+}
+
+fn bytes(bytes: &Bytes) -> record::Bytes {
+    record::Bytes::from(&bytes[..])
+}
+
+fn request(asked: &Asked) -> Request {
+    match asked {
+        Asked::Read(read) => Request::Range(range(read)),
+        Asked::Write(Command::Put(one)) => Request::Put(put(one)),
+        Asked::Write(Command::DeleteRange(one)) => Request::DeleteRange(delete(one)),
+        Asked::Write(Command::Txn(one)) => Request::Txn(txn(one)),
+        Asked::Write(Command::Compact(one)) => Request::Compact(record::Compact { revision: one.revision.0 }),
+        Asked::Write(other) => unreachable!("no client asks for {other:?}"),
+    }
+}
+
+fn range(read: &mvcc::RangeRequest) -> record::Range {
+    // Clients read whole ranges in key order; what is not set here is at rest in every request they make.
+    record::Range {
+        key: bytes(&read.key),
+        range_end: bytes(&read.range_end),
+        limit: read.limit.max(0),
+        revision: read.revision.0.max(0),
+        level: if read.serializable { record::Level::Serializable } else { record::Level::Strict },
+        keys_only: read.keys_only,
+        count_only: read.count_only,
+        ..record::Range::default()
+    }
+}
+
+fn put(put: &mvcc::Put) -> record::Put {
+    record::Put {
+        key: bytes(&put.key),
+        value: bytes(&put.value),
+        lease: put.lease.0,
+        prev_kv: put.prev_kv,
+        ignore_value: put.ignore_value,
+        ignore_lease: put.ignore_lease,
+    }
+}
+
+fn delete(delete: &mvcc::DeleteRange) -> record::DeleteRange {
+    record::DeleteRange { key: bytes(&delete.key), range_end: bytes(&delete.range_end), prev_kv: delete.prev_kv }
+}
+
+fn txn(txn: &mvcc::Txn) -> record::Txn {
+    record::Txn {
+        compares: txn.compares.iter().map(compare).collect(),
+        success: txn.success.iter().map(op).collect(),
+        failure: txn.failure.iter().map(op).collect(),
+    }
+}
+
+fn op(op: &mvcc::Op) -> record::Op {
+    match op {
+        mvcc::Op::Range(one) => record::Op::Range(range(one)),
+        mvcc::Op::Put(one) => record::Op::Put(put(one)),
+        mvcc::Op::DeleteRange(one) => record::Op::DeleteRange(delete(one)),
+        mvcc::Op::Txn(one) => record::Op::Txn(txn(one)),
+        mvcc::Op::Empty => unreachable!("no client sends an operation without content"),
+    }
+}
+
+fn compare(compare: &mvcc::Compare) -> record::Compare {
+    use mvcc::{CompareResult as R, CompareTarget as T};
+    record::Compare {
+        key: bytes(&compare.key),
+        range_end: bytes(&compare.range_end),
+        result: match compare.result {
+            R::Equal => record::CompareResult::Equal,
+            R::Greater => record::CompareResult::Greater,
+            R::Less => record::CompareResult::Less,
+            R::NotEqual => record::CompareResult::NotEqual,
+        },
+        target: match &compare.target {
+            T::Version(version) => record::CompareTarget::Version(*version),
+            T::CreateRevision(revision) => record::CompareTarget::Create(revision.0),
+            T::ModRevision(revision) => record::CompareTarget::Mod(revision.0),
+            T::Value(value) => record::CompareTarget::Value(bytes(value)),
+            T::Lease(lease) => record::CompareTarget::Lease(lease.0),
+        },
+    }
+}
+
+fn outcome(told: &Told) -> Outcome {
+    match told {
+        Told::Outcome(mvcc::Outcome { result: OutcomeResult::Rejected(reject), .. }) | Told::Rejected(reject) => {
+            refused(reject)
+        }
+        Told::Outcome(mvcc::Outcome { revision, result }) => match response(result) {
+            Some(response) => Outcome::Done { revision: revision.0, response },
+            None => Outcome::Unknown,
+        },
+        Told::Range(answer) => done(answer.revision, range_response(&answer.result)),
+        Told::NotDone => Outcome::Failed { reason: "not done".to_owned() },
+        Told::Unknown => Outcome::Unknown,
+    }
+}
+
+fn refused(reject: &Reject) -> Outcome {
+    Outcome::Failed { reason: reject.to_string() }
+}
+
+const fn done(revision: Revision, response: Response) -> Outcome {
+    Outcome::Done { revision: revision.0, response }
+}
+
+/// The answer to a command; none if it was too large to be told.
+fn response(result: &OutcomeResult) -> Option<Response> {
+    Some(match result {
+        OutcomeResult::Put(put) => put_response(put),
+        OutcomeResult::DeleteRange(deleted) => delete_response(deleted),
+        OutcomeResult::Txn(txn) => txn_response(txn),
+        OutcomeResult::Compact(_) => Response::Compact {},
+        OutcomeResult::AnswerTooLarge => return None,
+        other => unreachable!("no client asks for what is answered with {other:?}"),
+    })
+}
+
+fn pair(pair: &mvcc::KeyValue) -> record::KeyValue {
+    record::KeyValue {
+        key: bytes(&pair.key),
+        value: bytes(&pair.value),
+        create_revision: pair.create_revision.0,
+        mod_revision: pair.mod_revision.0,
+        version: pair.version,
+        lease: pair.lease.0,
+    }
+}
+
+fn range_response(result: &RangeResult) -> Response {
+    Response::Range { kvs: result.kvs.iter().map(pair).collect(), more: result.more, count: result.count }
+}
+
+fn put_response(put: &mvcc::PutResult) -> Response {
+    Response::Put { prev_kv: put.prev_kv.as_ref().map(pair) }
+}
+
+fn delete_response(deleted: &mvcc::DeleteResult) -> Response {
+    Response::DeleteRange { deleted: deleted.deleted, prev_kvs: deleted.prev_kvs.iter().map(pair).collect() }
+}
+
+fn txn_response(txn: &TxnResult) -> Response {
+    let responses = txn.responses.iter().map(|outcome| match &outcome.result {
+        mvcc::OpResult::Range(range) => range_response(range),
+        mvcc::OpResult::Put(put) => put_response(put),
+        mvcc::OpResult::DeleteRange(deleted) => delete_response(deleted),
+        mvcc::OpResult::Txn(nested) => txn_response(nested),
+    });
+    Response::Txn { succeeded: txn.succeeded, responses: responses.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use mvcc::{KeyValue, PutResult, RangeResponse};
+
+    use super::*;
+
+    fn operation(called_at: u64, asked: Asked, told: Told) -> Operation {
+        let (client, node, connection, returned_at) = (1, NodeId(1), 0, Some(called_at + 3));
+        Operation { client, node, connection, called_at, returned_at, asked, told }
+    }
+
+    fn put(called_at: u64, revision: i64) -> Operation {
+        let outcome = mvcc::Outcome { revision: Revision(revision), result: OutcomeResult::Put(PutResult::default()) };
+        let put = mvcc::Put { key: "k".into(), value: revision.to_string().into(), ..mvcc::Put::default() };
+        operation(called_at, Asked::Write(Command::Put(put)), Told::Outcome(outcome))
+    }
+
+    fn get(called_at: u64, revision: i64, serializable: bool) -> Operation {
+        let kv = KeyValue {
+            key: "k".into(),
+            value: revision.to_string().into(),
+            create_revision: Revision(2),
+            mod_revision: Revision(revision),
+            version: revision - 1,
+            ..KeyValue::default()
+        };
+        let result = RangeResult { kvs: vec![kv], more: false, count: 1 };
+        let request = mvcc::RangeRequest { key: "k".into(), serializable, ..mvcc::RangeRequest::default() };
+        operation(called_at, Asked::Read(request), Told::Range(RangeResponse { revision: Revision(revision), result }))
+    }
+
+    /// The log did what clients were told, and this.
+    fn settled(history: &[Operation], also: &[Operation]) -> Settled {
+        let mut settled = Settled::default();
+        for operation in history.iter().chain(also) {
+            if let (Asked::Write(command), Told::Outcome(outcome)) = (&operation.asked, &operation.told) {
+                settled.add(operation.called_at, command.encode(), outcome.clone());
+            }
+        }
+        settled
+    }
+
+    fn verdict(history: &[Operation]) -> Result<(), String> {
+        judge(history, &settled(history, &[])).1
+    }
+
+    #[test]
+    fn a_stale_read_is_found_unless_it_may_be_stale() {
+        assert_eq!(verdict(&[put(1, 2), put(6, 3), get(10, 3, false)]), Ok(()));
+        assert!(verdict(&[put(1, 2), put(6, 3), get(10, 2, false)]).is_err());
+        let elsewhere = Operation { node: NodeId(2), ..get(10, 2, true) };
+        assert_eq!(verdict(&[put(1, 2), put(6, 3), elsewhere]), Ok(()));
+        assert!(verdict(&[put(1, 2), put(6, 3), get(10, 2, true)]).is_err(), "back on one connection");
+    }
+
+    #[test]
+    fn a_revision_given_twice_is_found() {
+        let other = Asked::Write(Command::Put(mvcc::Put { key: "other".into(), ..mvcc::Put::default() }));
+        assert!(verdict(&[put(1, 2), Operation { asked: other, ..put(2, 2) }]).is_err());
+    }
+
+    #[test]
+    fn what_is_done_twice_or_for_nobody_is_found() {
+        let history = [put(1, 2), get(6, 2, false)];
+        assert_eq!(judge(&history, &settled(&history, &[])).1, Ok(()));
+        assert!(judge(&history, &settled(&history, &[put(7, 3)])).1.is_err());
+        assert!(judge(&history, &settled(&history, &[put(7, 2)])).1.is_err());
+    }
+
+    #[test]
+    fn the_log_says_what_the_client_does_not_know() {
+        let unknown = Operation { told: Told::Unknown, returned_at: None, ..put(1, 2) };
+        let history = [unknown.clone(), get(6, 2, false)];
+        assert_eq!(judge(&history, &settled(&[], &[put(4, 2)])).1, Ok(()));
+        // The read shows it, but the log does not have it.
+        assert!(judge(&history, &settled(&[], &[])).1.is_err());
+        let resolved = settled(&[], &[]).resolve(&[unknown]).expect("nothing was done");
+        assert_eq!(resolved[0].told, Told::NotDone);
+    }
+}

@@ -1,0 +1,100 @@
+//! What became of every command, whoever was told: what the log did with it, and when the first node had done it.
+//!
+//! Clients often do not know, and a history full of "unknown" allows too much. What the simulator knows settles it: a
+//! command that is in the log was done by then, one that is not was not done, and one that is there more often than it
+//! was asked for was done twice.
+//!
+//! Invariant: commands are counted from the first of the log, so the same number is the same command on every node.
+
+use std::collections::BTreeMap;
+
+use base::Index;
+use bytes::Bytes;
+use mvcc::Outcome;
+
+use crate::history::{Asked, Operation, Told};
+
+/// A command that took effect.
+struct Effect {
+    /// World time at which the first node had applied it.
+    at: u64,
+    payload: Bytes,
+    outcome: Outcome,
+}
+
+/// All that took effect, in order.
+pub(crate) struct Settled {
+    effects: Vec<Effect>,
+    /// How many commands there are up to an index, for every index at which a node has stood.
+    counts: BTreeMap<Index, usize>,
+}
+
+impl Default for Settled {
+    fn default() -> Self {
+        Self { effects: Vec::new(), counts: BTreeMap::from([(Index(0), 0)]) }
+    }
+}
+
+impl Settled {
+    /// Number of the first command after `index`; none if no node has stood there.
+    pub(crate) fn number_after(&self, index: Index) -> Option<usize> {
+        self.counts.get(&index).copied()
+    }
+
+    /// Whether nobody has applied this command before.
+    pub(crate) fn is_news(&self, number: Option<usize>) -> bool {
+        number == Some(self.effects.len())
+    }
+
+    pub(crate) fn add(&mut self, at: u64, payload: Bytes, outcome: Outcome) {
+        self.effects.push(Effect { at, payload, outcome });
+    }
+
+    /// A node stands at `index`, with so many commands behind it.
+    pub(crate) fn reached(&mut self, index: Index, number: usize) {
+        self.counts.insert(index, number);
+    }
+
+    /// The history as somebody would have it who was told everything. Errs if something was done that nobody had asked
+    /// for, or more often than it was asked for.
+    pub(crate) fn resolve(&self, history: &[Operation]) -> Result<Vec<Operation>, String> {
+        let mut history = history.to_vec();
+        let mut asked: BTreeMap<Bytes, Vec<usize>> = BTreeMap::new();
+        for (place, operation) in history.iter().enumerate() {
+            if let Asked::Write(command) = &operation.asked {
+                asked.entry(command.encode()).or_default().push(place);
+            }
+        }
+        for Effect { at, payload, outcome } in &self.effects {
+            let places = asked.get_mut(payload).map(|places| take(places, &history, *at, outcome));
+            let Some(place) = places.flatten() else {
+                return Err(format!("{outcome:?} at {at} is the outcome of a command nobody waits for any more"));
+            };
+            let operation = &mut history[place];
+            if operation.told == Told::Unknown {
+                operation.told = Told::Outcome(outcome.clone());
+                operation.returned_at = Some(*at);
+                // Nobody was told so on a connection, so no connection promises anything.
+                operation.connection = u64::MAX - place as u64;
+            }
+        }
+        // The rest never happened, and the run is over.
+        for place in asked.into_values().flatten() {
+            let operation = &mut history[place];
+            if operation.told == Told::Unknown {
+                operation.told = Told::NotDone;
+                operation.returned_at = Some(u64::MAX / 1000);
+            }
+        }
+        Ok(history)
+    }
+}
+
+/// Takes the operation that this effect belongs to off the list: the one that was told so, or one of those that were
+/// told nothing. Equal commands are worth the same, so any of them will do.
+fn take(places: &mut Vec<usize>, history: &[Operation], at: u64, outcome: &Outcome) -> Option<usize> {
+    let told = |place: &usize| matches!(&history[*place].told, Told::Outcome(told) if told == outcome);
+    let open = |place: &usize| history[*place].told == Told::Unknown && history[*place].called_at <= at;
+    let found = places.iter().position(told).or_else(|| places.iter().position(open))?;
+    Some(places.remove(found))
+}
