@@ -64,6 +64,26 @@ pub const LEASE_ASKS_MAX: usize = 262_144;
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Concurrent streams per client connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 4_096;
+/// Watches of one stream.
+pub const WATCHES_PER_STREAM_MAX: usize = 50_000;
+/// Watches of one node.
+pub const WATCHES_MAX: usize = 200_000;
+/// Streams of watches of one node.
+pub const WATCH_STREAMS_MAX: usize = 50_000;
+/// Bytes of recent changes that the watches of one client thread keep in memory, and that may wait for the thread.
+pub const WATCH_RECENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Revisions that may wait for one watch; with more it is behind and reads on from where it is.
+pub const WATCH_PENDING_MAX: usize = 256;
+/// Bytes in one watch response of several revisions, and in one page of history; a single larger revision goes alone.
+pub const WATCH_RESPONSE_BYTES: usize = 128 * 1024;
+/// Events in one such response, as in etcd; a single larger revision goes alone.
+pub const WATCH_EVENTS_MAX: usize = 1000;
+/// Pages of history read for watches at a time, per node.
+pub const WATCH_HISTORY_READS_MAX: usize = 2;
+/// Default time between two progress responses to an idle watch (etcd `--watch-progress-notify-interval`).
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// Smallest such time, as in etcd.
+pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Size of one write-ahead log segment in bytes.
 pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Log bytes kept behind the applied index for followers that fall behind; beyond it they get a snapshot.

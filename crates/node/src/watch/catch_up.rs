@@ -9,7 +9,7 @@ use mvcc::{Event, EventPage, EventQuery};
 
 use super::hub::Hub;
 use super::watcher::Place;
-use super::{NO_WATCH, Next, PageRead, Response, ResponseKind, StreamId, WatcherId};
+use super::{NO_REVISION, NO_WATCH, Next, PageRead, Response, ResponseKind, StreamId, WatcherId};
 
 /// Changes looked at for one call; after that, others get their turn.
 const SCANNED_MAX: usize = 4096;
@@ -75,7 +75,7 @@ impl Hub {
             Err(compacted) => {
                 let (id, kind) = (state.id, ResponseKind::Compacted(compacted));
                 on.watches.remove(&id);
-                on.control.push_back(Response { id, revision: self.seen.max(compacted), kind });
+                on.control.push_back(Response { id, revision: NO_REVISION, kind });
                 self.forget(watcher);
             }
         }

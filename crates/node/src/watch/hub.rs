@@ -15,7 +15,7 @@ use super::index::SpanIndex;
 use super::recent::Recent;
 use super::stream::Stream;
 use super::watcher::{Place, Watcher};
-use super::{Config, Create, NO_WATCH, Refused, Response, ResponseKind, StreamId, WatcherId};
+use super::{Config, Create, NO_REVISION, NO_WATCH, Refused, Response, ResponseKind, StreamId, WatcherId};
 
 /// Watches of some streams of one node, over one group.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Hub {
     pub(super) watchers: BTreeMap<WatcherId, Watcher>,
     next_watcher: u64,
     /// The newest revision that anybody told us of; changes up to here may still be on their way.
-    pub(super) seen: Revision,
+    seen: Revision,
     pub(super) woken: BTreeSet<StreamId>,
     /// Streams that wait to be told how far they are.
     pub(super) asking: BTreeSet<StreamId>,
@@ -123,7 +123,7 @@ impl Hub {
         let mut start = if create.start.0 == 0 { Revision(state.revision.0 + 1) } else { create.start };
         if start < state.compacted {
             let kind = ResponseKind::Compacted(state.compacted);
-            return on.control.push_back(Response { id, revision: state.revision, kind });
+            return on.control.push_back(Response { id, revision: NO_REVISION, kind });
         }
         if planted(Defect::WatchFloorLost) && start == state.compacted {
             start = Revision(start.0 + 1);

@@ -134,6 +134,9 @@ pub enum ResponseKind {
 /// The number in a message that is about no watch, or about all.
 pub const NO_WATCH: i64 = -1;
 
+/// The revision in the last message of a watch that lost its history: etcd leaves it empty.
+pub(crate) const NO_REVISION: Revision = Revision(0);
+
 /// What a stream does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
