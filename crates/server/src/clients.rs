@@ -27,10 +27,13 @@ use tracing::{debug, warn};
 
 use crate::body::Permitted;
 use crate::gateway::{AnswerPermit, Gateway};
-use crate::grpc::{ClusterService, ElectionService, KvService, LeaseService, LockService, MaintenanceService};
+use crate::grpc::{
+    ClusterService, ElectionService, KvService, LeaseService, LockService, MaintenanceService, WatchService,
+};
 use crate::http as plain;
 
 const KV: &str = "/etcdserverpb.KV/";
+const WATCH: &str = "/etcdserverpb.Watch/";
 const LEASE: &str = "/etcdserverpb.Lease/";
 const MAINTENANCE: &str = "/etcdserverpb.Maintenance/";
 const CLUSTER: &str = "/etcdserverpb.Cluster/";
@@ -55,6 +58,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Services {
     gateway: Arc<Gateway>,
     kv: pb::kv_server::KvServer<KvService>,
+    watch: pb::watch_server::WatchServer<WatchService>,
     lease: pb::lease_server::LeaseServer<LeaseService>,
     maintenance: pb::maintenance_server::MaintenanceServer<MaintenanceService>,
     cluster: pb::cluster_server::ClusterServer<ClusterService>,
@@ -72,6 +76,9 @@ impl Services {
         let kv = pb::kv_server::KvServer::new(KvService { gateway: Arc::clone(&gateway) })
             .max_decoding_message_size(receive_max)
             .max_encoding_message_size(i32::MAX as usize);
+        let watch = pb::watch_server::WatchServer::new(WatchService { gateway: Arc::clone(&gateway) })
+            .max_decoding_message_size(receive_max)
+            .max_encoding_message_size(i32::MAX as usize);
         let lease = pb::lease_server::LeaseServer::new(LeaseService { gateway: Arc::clone(&gateway) })
             .max_encoding_message_size(i32::MAX as usize);
         let maintenance =
@@ -80,7 +87,7 @@ impl Services {
         let lock = LockServer::new(LockService { gateway: Arc::clone(&gateway) });
         let election = ElectionServer::new(ElectionService { gateway: Arc::clone(&gateway) })
             .max_decoding_message_size(receive_max);
-        Self { gateway, kv, lease, maintenance, cluster, lock, election, rest: health_and_reflection() }
+        Self { gateway, kv, watch, lease, maintenance, cluster, lock, election, rest: health_and_reflection() }
     }
 
     async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -88,6 +95,8 @@ impl Services {
         let grpc = request.method() == http::Method::POST;
         let mut response = if grpc && path.starts_with(KV) {
             self.kv.clone().call(request).await?
+        } else if grpc && path.starts_with(WATCH) {
+            self.watch.clone().call(request).await?
         } else if grpc && path.starts_with(LEASE) {
             self.lease.clone().call(request).await?
         } else if grpc && path.starts_with(MAINTENANCE) {

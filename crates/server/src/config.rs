@@ -37,6 +37,8 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     /// Storage quota in bytes as `Status` reports it; 0 means the default.
     pub quota_backend_bytes: i64,
+    /// Time between two progress responses to a watch that asked for them and sees no events.
+    pub watch_progress_interval: Duration,
     /// Threads that serve clients; 0 picks one for every two cores, at least one.
     pub client_threads: usize,
     /// Memory for cached blocks of the state engine, in bytes.

@@ -1,11 +1,18 @@
 //! Wire types in, our types out, and back. The one place that knows both.
 
+use std::collections::VecDeque;
+
 use api::{etcdserverpb as pb, mvccpb};
 use base::{LeaseId, Revision};
+use bytes::Bytes;
 use mvcc::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, DeleteResult, KeyValue, Op, OpOutcome,
-    OpResult, Put, PutResult, RangeRequest, RangeResult, SortOrder, SortTarget, Txn, TxnResult,
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, DeleteResult, Event, EventKind, KeyValue, Op,
+    OpOutcome, OpResult, Put, PutResult, RangeRequest, RangeResult, SortOrder, SortTarget, Txn, TxnResult,
 };
+use node::watch::{Create, Response, ResponseKind};
+use prost::Message as _;
+
+use crate::errors;
 
 /// A nested transaction deeper than this is refused before it is looked at further. prost itself stops at 100 levels
 /// of messages, two per transaction.
@@ -121,7 +128,7 @@ fn compare(compare: pb::Compare) -> Result<Compare, BadTxn> {
         }))),
         Target::Value => CompareTarget::Value(match operand {
             Some(Union::Value(value)) => value,
-            _ => bytes::Bytes::new(),
+            _ => Bytes::new(),
         }),
     };
     let result = match compare.result {
@@ -188,6 +195,71 @@ fn op_response(op: OpOutcome) -> pb::ResponseOp {
     }
 }
 
+/// What a client wants to watch. The keys are copied: they live as long as the watch, and the buffer in which they
+/// arrived may be much larger.
+pub(crate) fn watch_create(create: &pb::WatchCreateRequest) -> Create {
+    use pb::watch_create_request::FilterType;
+    let skips = |filter: FilterType| create.filters.contains(&(filter as i32));
+    Create {
+        id: create.watch_id,
+        key: Bytes::copy_from_slice(&create.key),
+        range_end: Bytes::copy_from_slice(&create.range_end),
+        start: Revision(create.start_revision),
+        skip_puts: skips(FilterType::Noput),
+        skip_deletes: skips(FilterType::Nodelete),
+        prev_kv: create.prev_kv,
+        progress_notify: create.progress_notify,
+        fragment: create.fragment,
+    }
+}
+
+pub(crate) fn watch_response(header: Option<pb::ResponseHeader>, response: Response) -> pb::WatchResponse {
+    let mut wire = pb::WatchResponse { header, watch_id: response.id, ..Default::default() };
+    match response.kind {
+        ResponseKind::Created => wire.created = true,
+        ResponseKind::Refused(refused) => {
+            (wire.created, wire.canceled) = (true, true);
+            wire.cancel_reason = errors::watch_refused(refused);
+        }
+        ResponseKind::Cancelled => wire.canceled = true,
+        // Without a reason: clients know by the revision.
+        ResponseKind::Compacted(floor) => (wire.canceled, wire.compact_revision) = (true, floor.0),
+        ResponseKind::Events { events, .. } => wire.events = events.into_iter().map(event).collect(),
+        ResponseKind::Progress => {}
+    }
+    wire
+}
+
+fn event(event: Event) -> mvccpb::Event {
+    use mvccpb::event::EventType;
+    let kind = match event.kind {
+        EventKind::Put => EventType::Put,
+        EventKind::Delete => EventType::Delete,
+    };
+    mvccpb::Event { r#type: kind as i32, kv: Some(key_value(event.kv)), prev_kv: event.prev_kv.map(key_value) }
+}
+
+/// Splits a response so that each piece stays below `bytes_max`, if its events allow that. All but the last are marked.
+pub(crate) fn fragments(mut response: pb::WatchResponse, bytes_max: usize) -> VecDeque<pb::WatchResponse> {
+    let events = std::mem::take(&mut response.events);
+    // Of the mark, and of each event's place in the message.
+    let (empty, overhead) = (response.encoded_len() + 2, 1 + 10);
+    let mut pieces = VecDeque::new();
+    let (mut piece, mut bytes) = (Vec::new(), empty);
+    for event in events {
+        let event_bytes = event.encoded_len() + overhead;
+        if !piece.is_empty() && bytes + event_bytes >= bytes_max {
+            let events = std::mem::take(&mut piece);
+            pieces.push_back(pb::WatchResponse { events, fragment: true, ..response.clone() });
+            bytes = empty;
+        }
+        bytes += event_bytes;
+        piece.push(event);
+    }
+    pieces.push_back(pb::WatchResponse { events: piece, ..response });
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +271,22 @@ mod tests {
             txn = pb::TxnRequest { success: vec![op], ..Default::default() };
         }
         txn
+    }
+
+    #[test]
+    fn a_response_is_split_by_events_and_all_pieces_but_the_last_are_marked() {
+        let event = |bytes: usize| mvccpb::Event {
+            kv: Some(mvccpb::KeyValue { value: vec![7; bytes].into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let events: Vec<_> = [10, 40, 50, 300, 10].into_iter().map(event).collect();
+        let whole = pb::WatchResponse { watch_id: 3, events: events.clone(), ..Default::default() };
+        let pieces = fragments(whole.clone(), 140);
+        let shape: Vec<_> = pieces.iter().map(|piece| (piece.events.len(), piece.fragment, piece.watch_id)).collect();
+        assert_eq!(shape, [(2, true, 3), (1, true, 3), (1, true, 3), (1, false, 3)]);
+        assert!(pieces.iter().all(|piece| piece.events.len() == 1 || piece.encoded_len() < 140));
+        assert_eq!(pieces.into_iter().flat_map(|piece| piece.events).collect::<Vec<_>>(), events);
+        assert_eq!(fragments(whole.clone(), 10_000), [whole]);
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! outcome is unknown never gets a code that invites a retry (docs/decisions/0005-unknown-outcomes.md).
 
 use base::Revision;
-use base::limits::ANSWER_BYTES_MAX;
+use base::limits::{ANSWER_BYTES_MAX, WATCH_STREAMS_MAX, WATCHES_MAX, WATCHES_PER_STREAM_MAX};
 use kernel::Refusal;
 use mvcc::{Class, Reject};
+use node::watch::Refused;
 use node::{Response, Uncertainty};
 use tonic::{Code, Status};
 
@@ -63,6 +64,34 @@ pub(crate) fn answer_dropped(revision: Revision) -> Status {
 /// Go client recovers the code from the text, others are better off with the right one.
 pub(crate) fn overloaded() -> Status {
     Status::resource_exhausted("etcdserver: too many requests")
+}
+
+/// The node has as many streams of watches as it may have.
+pub(crate) fn too_many_watch_streams() -> Status {
+    Status::resource_exhausted(format!(
+        "etcdserver: too many requests: this member serves {WATCH_STREAMS_MAX} watch streams already; put more watches \
+         on each stream, or ask another member"
+    ))
+}
+
+/// Why a watch was not created, as its `cancel_reason` says it.
+pub(crate) fn watch_refused(refused: Refused) -> String {
+    let exhausted = |what: String| {
+        // etcd writes a status into the reason in this form.
+        format!("rpc error: code = ResourceExhausted desc = etcdserver: too many requests: {what}")
+    };
+    match refused {
+        Refused::NegativeStart => Reject::Compacted.to_string(),
+        Refused::KeyTooLong => Reject::KeyTooLong.to_string(),
+        Refused::DuplicateId => String::from("mvcc: duplicate watch ID provided on the WatchStream"),
+        Refused::EmptyRange => String::from("mvcc: watcher range is empty"),
+        Refused::TooManyOnStream => {
+            exhausted(format!("a stream has at most {WATCHES_PER_STREAM_MAX} watches; open another one"))
+        }
+        Refused::TooManyOnNode => {
+            exhausted(format!("this member has {WATCHES_MAX} watches already; ask another member"))
+        }
+    }
 }
 
 pub(crate) fn stopped() -> Status {

@@ -24,6 +24,7 @@ use crate::members::Directory;
 use crate::metrics::Metrics;
 use crate::standing::StandingCell;
 use crate::waits::KeyWaits;
+use crate::watch::{Desk, Feed};
 
 /// The one group of this version.
 pub(crate) const GROUP: GroupId = GroupId(0);
@@ -53,6 +54,9 @@ pub(crate) struct Context {
     pub(crate) lease_ttl_min_s: i64,
     pub(crate) key_waits: Arc<KeyWaits>,
     pub(crate) large_reads: Arc<Semaphore>,
+    /// Pages of history being read for watches.
+    pub(crate) history_reads: Arc<Semaphore>,
+    pub(crate) feed: Arc<Feed>,
     /// In units of [`SMALL_ANSWER_BYTES`].
     pub(crate) large_answers: Arc<Semaphore>,
 }
@@ -91,6 +95,7 @@ pub(crate) struct Ranged {
 pub(crate) struct Gateway {
     pub(crate) lane: Arc<Lane>,
     pub(crate) node: mpsc::UnboundedSender<Event>,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) context: Arc<Context>,
 }
 

@@ -148,6 +148,7 @@ fn metrics(gateway: &Gateway) -> Response<Full<Bytes>> {
         quota_bytes: context.quota_bytes,
         revision: state.as_ref().map_or(0, |state| state.revision.0),
         compacted_revision: state.as_ref().map_or(0, |state| state.compacted.0),
+        watch: context.feed.counts(),
     };
     let mut response = text(StatusCode::OK, &context.metrics.render(&gauges));
     let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

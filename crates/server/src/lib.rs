@@ -27,6 +27,7 @@ mod standing;
 mod start;
 mod stream;
 mod waits;
+mod watch;
 
 pub use config::{ClusterState, Config, InitialMember};
 pub use start::{Server, StartError};

@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     pub(crate) ranges: Counter,
     pub(crate) deletes: Counter,
     pub(crate) txns: Counter,
+    pub(crate) watch_history_reads: Counter,
 }
 
 /// Values that are read, not counted.
@@ -84,6 +85,7 @@ pub(crate) struct Gauges {
     pub(crate) quota_bytes: u64,
     pub(crate) revision: i64,
     pub(crate) compacted_revision: i64,
+    pub(crate) watch: node::watch::Counts,
 }
 
 impl Metrics {
@@ -107,6 +109,14 @@ impl Metrics {
         counter(o, "etcd_mvcc_range_total", "Range requests.", &self.ranges);
         counter(o, "etcd_mvcc_delete_total", "DeleteRange requests.", &self.deletes);
         counter(o, "etcd_mvcc_txn_total", "Txn requests.", &self.txns);
+        let watch = &gauges.watch;
+        gauge(o, "etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch.streams);
+        gauge(o, "etcd_debugging_mvcc_watcher_total", "Watches.", watch.watchers);
+        gauge(o, "etcd_debugging_mvcc_slow_watcher_total", "Watches that are not up to date.", watch.slow_watchers);
+        gauge(o, "etcd_debugging_mvcc_pending_events_total", "Changes waiting for watches.", watch.pending);
+        header(o, "etcd_debugging_mvcc_events_total", "counter", "Events sent to watches.");
+        line(o, format_args!("etcd_debugging_mvcc_events_total {}", watch.events));
+        counter(o, "sinew_watch_history_reads_total", "Pages of history read for watches.", &self.watch_history_reads);
         self.wal_fsync.write(
             o,
             "etcd_disk_wal_fsync_duration_seconds",

@@ -16,7 +16,7 @@ use storage::disk::SyncMode;
 use storage::wal::WalOptions;
 use storage::{DataDir, EngineOptions, Identity, KnownPeers, LsmEngine, Wal};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 use crate::clients::{self, Services};
@@ -35,6 +35,7 @@ use crate::members::Directory;
 use crate::metrics::Metrics;
 use crate::peer::transport::{Inbox, SelfPortrait, Transport};
 use crate::standing::StandingCell;
+use crate::watch::{Desk, Feed, Quota};
 
 /// etcd's default for `--quota-backend-bytes`.
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
@@ -124,6 +125,10 @@ impl Server {
             })
             .unzip();
         let senders: Vec<_> = lanes.iter().map(|(_, sender)| sender.clone()).collect();
+        let (watches, streams) = (Quota::new(limits::WATCHES_MAX), Quota::new(limits::WATCH_STREAMS_MAX));
+        let new_desk =
+            || Desk::new(config.watch_progress_interval, random(), Arc::clone(&watches), Arc::clone(&streams));
+        let desks: Vec<_> = lanes.iter().map(|_| new_desk()).collect();
         let context = Arc::new(Context {
             engine: Arc::clone(&opened.engine) as Arc<dyn mvcc::Engine>,
             directory: Arc::clone(&directory),
@@ -140,6 +145,8 @@ impl Server {
             lease_ttl_min_s: ttl_min_s(config.election_timeout),
             key_waits: Arc::default(),
             large_reads: Context::large_reads(),
+            history_reads: Arc::new(Semaphore::new(limits::WATCH_HISTORY_READS_MAX)),
+            feed: Feed::new(desks.clone()),
             large_answers: Context::large_answers(),
             upkeep: Arc::clone(&upkeep),
         });
@@ -149,8 +156,9 @@ impl Server {
         let (clients_stop, stop) = watch::channel(false);
         let connections = Arc::new(AtomicUsize::new(0));
         let mut client_threads = Vec::new();
-        for (number, ((lane, _), batches)) in lanes.iter().zip(deliveries).enumerate() {
-            let gateway = Gateway { lane: Arc::clone(lane), node: node_sender.clone(), context: Arc::clone(&context) };
+        for (number, (((lane, _), batches), desk)) in lanes.iter().zip(deliveries).zip(desks).enumerate() {
+            let (lane, context) = (Arc::clone(lane), Arc::clone(&context));
+            let gateway = Gateway { lane, node: node_sender.clone(), desk, context };
             let listeners = clone_all(&client_listeners)?;
             client_threads.push(start_client_thread(
                 number,
@@ -160,6 +168,7 @@ impl Server {
                     listeners,
                     connections: Arc::clone(&connections),
                     streams_max: config.max_concurrent_streams,
+                    election_timeout: config.election_timeout,
                     stop: stop.clone(),
                 },
             )?);
@@ -376,6 +385,7 @@ impl Host<'_> {
             metrics: Arc::clone(self.metrics),
             upkeep: Arc::clone(self.upkeep),
             key_waits: Arc::clone(&self.context.key_waits),
+            feed: Arc::clone(&self.context.feed),
             stop: self.failure.watch(),
         };
         threads.push(self.spawn("apply", move || apply.run(&apply_receiver))?);
@@ -466,6 +476,7 @@ struct ClientThread {
     listeners: Vec<TcpListener>,
     connections: Arc<AtomicUsize>,
     streams_max: u32,
+    election_timeout: Duration,
     stop: watch::Receiver<bool>,
 }
 
@@ -477,6 +488,9 @@ fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle
         .spawn(move || {
             runtime.block_on(async move {
                 tokio::spawn(Arc::clone(&thread.gateway.lane).deliver(thread.batches));
+                let (desk, standing) = (&thread.gateway.desk, &thread.gateway.context.standing);
+                let watching = Arc::clone(desk).run(Arc::clone(standing), thread.election_timeout, thread.stop.clone());
+                tokio::spawn(watching);
                 let services = Arc::new(Services::new(thread.gateway));
                 let mut serving = tokio::task::JoinSet::new();
                 let listeners = match to_async(thread.listeners) {

@@ -7,6 +7,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod queue;
+mod watch;
 
 use api::etcdserverpb as pb;
 use base::Revision;
@@ -17,6 +18,7 @@ pub(crate) use kv::KvService;
 pub(crate) use lease::{LeaseIds, LeaseService, ttl_min_s};
 pub(crate) use lock::LockService;
 pub(crate) use maintenance::MaintenanceService;
+pub(crate) use watch::WatchService;
 
 use crate::gateway::Context;
 

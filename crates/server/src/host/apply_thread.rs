@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use base::{Fault, GroupId};
+use base::{Fault, GroupId, Revision};
 use kernel::Mark;
 use mvcc::{Engine, Machine};
 use node::{Event, SnapshotId, Task};
@@ -20,6 +20,7 @@ use crate::host::maintenance::Upkeep;
 use crate::lane::{Answer, Outbox};
 use crate::metrics::Metrics;
 use crate::waits::KeyWaits;
+use crate::watch::Feed;
 
 /// What the apply thread is asked.
 pub(crate) enum ApplyJob {
@@ -41,6 +42,7 @@ pub(crate) struct ApplyThread {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) key_waits: Arc<KeyWaits>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -86,9 +88,12 @@ impl ApplyThread {
                 ApplyJob::Install { group, id, built } => {
                     let engine = &self.engines[&group];
                     engine.install(built)?;
-                    machines.insert(group, Machine::open(&**engine)?);
+                    let machine = Machine::open(&**engine)?;
                     let leases = mvcc::leases(&*engine.view())?;
+                    // What happened on the way there is in the history that came along.
+                    self.feed.publish(Revision::default(), machine.state().revision, None);
                     self.key_waits.anything();
+                    machines.insert(group, machine);
                     self.tell(Event::LeasesLoaded { group, leases });
                     self.tell(Event::SnapshotInstalled { id });
                 }
@@ -116,9 +121,11 @@ impl ApplyThread {
         let index = gathered.mark.position.index;
         let mut encoded = Vec::new();
         kernel::wire::encode_mark(&gathered.mark, &mut encoded);
+        let before = machine.state().revision;
         let mut apply = machine.begin(engine.view())?;
         let waited_for = self.key_waits.any();
-        if waited_for {
+        let is_kept = waited_for || self.feed.is_wanted();
+        if is_kept {
             apply.keep_changes();
         }
         let mut replies = Vec::new();
@@ -126,7 +133,7 @@ impl ApplyThread {
             let outcome = apply.command(&task.payload, task.reply.is_some())?;
             replies.extend(task.reply.zip(outcome));
         }
-        let compacted = apply.state().compacted;
+        let (after, compacted) = (apply.state().revision, apply.state().compacted);
         let leases = apply.take_lease_changes();
         let (batch, changes) = apply.finish(encoded.into());
         engine.write(batch)?;
@@ -136,6 +143,7 @@ impl ApplyThread {
             false if self.key_waits.any() => self.key_waits.anything(),
             false => {}
         }
+        self.feed.publish(before, after, is_kept.then_some(changes));
         self.metrics.engine_write.observe(started.elapsed());
         self.metrics.proposals_committed.add(count as u64);
         self.upkeep.compacted(compacted);

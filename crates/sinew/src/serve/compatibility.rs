@@ -140,8 +140,6 @@ const TABLE: &[Row] = &[
     ("compaction-sleep-interval", Value, Warn, NONE),
     ("experimental-compaction-batch-limit", Value, Warn, NONE),
     ("experimental-compaction-sleep-interval", Value, Warn, NONE),
-    ("watch-progress-notify-interval", Value, Warn, NONE),
-    ("experimental-watch-progress-notify-interval", Value, Warn, NONE),
     ("experimental-enable-lease-checkpoint", Switch, Warn, OFF),
     ("experimental-enable-lease-checkpoint-persist", Switch, Warn, OFF),
     // Checks.

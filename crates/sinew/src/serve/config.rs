@@ -69,6 +69,7 @@ pub(super) fn from_flags(flags: &ServeFlags) -> Result<Config, String> {
         max_txn_ops: flags.max_txn_ops,
         max_concurrent_streams: flags.max_concurrent_streams,
         quota_backend_bytes: flags.quota_backend_bytes,
+        watch_progress_interval: watch_progress_interval(flags),
         client_threads: flags.client_threads,
         cache_bytes: flags.cache_bytes,
         unsafe_no_fsync: flags.unsafe_no_fsync,
@@ -131,6 +132,15 @@ fn timing(flags: &ServeFlags) -> Result<(Duration, Duration), String> {
         ));
     }
     Ok((Duration::from_millis(heartbeat), election))
+}
+
+/// 0 is the default; less than the minimum is the minimum, as in etcd.
+fn watch_progress_interval(flags: &ServeFlags) -> Duration {
+    let asked = flags.watch_progress_notify_interval.or(flags.experimental_watch_progress_notify_interval);
+    match asked {
+        None | Some(Duration::ZERO) => limits::WATCH_PROGRESS_INTERVAL,
+        Some(interval) => interval.max(limits::WATCH_PROGRESS_INTERVAL_MIN),
+    }
 }
 
 fn cluster_state(text: &str) -> Result<ClusterState, String> {

@@ -1,9 +1,12 @@
 //! The flags of `sinew serve` that do something. Names, meaning and defaults are etcd's.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base::limits;
 use clap::Args;
+
+use crate::flags::go_duration;
 
 /// Flags of `sinew serve`.
 #[derive(Debug, Clone, Args)]
@@ -82,6 +85,12 @@ pub(crate) struct ServeFlags {
     /// Memory for cached data, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = CACHE_BYTES, help_heading = "Limits")]
     pub(crate) cache_bytes: u64,
+    /// Time between two notes about progress to a watch that asked for them
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, help_heading = "Limits")]
+    pub(crate) watch_progress_notify_interval: Option<Duration>,
+    /// The same under its name before etcd 3.6
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, hide = true)]
+    pub(crate) experimental_watch_progress_notify_interval: Option<Duration>,
     /// Threads that serve clients; 0 is one for every two cores
     #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "Limits")]
     pub(crate) client_threads: usize,
