@@ -21,6 +21,8 @@ mod large;
 mod lease;
 mod load;
 mod routing;
+mod watch;
+mod watch_verb;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -24,8 +24,8 @@ Try it:
 Run it:
   sinew serve --name one --data-dir /var/lib/sinew
 
-Any etcd client works unchanged. The verbs put, get, del, txn, compaction,
-endpoint, member and version are etcdctl's; they also work as `sinew ctl VERB`,
+Any etcd client works unchanged. The verbs put, get, del, txn, watch,
+compaction, endpoint, member and version are etcdctl's; they also work as `sinew ctl VERB`,
 and when the program is called by the name etcdctl.
 
 Exit codes:

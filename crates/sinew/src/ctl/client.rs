@@ -10,23 +10,28 @@ use api::etcdserverpb::cluster_client::ClusterClient;
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
+use api::etcdserverpb::watch_client::WatchClient;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AuthenticateRequest, CompactionRequest, CompactionResponse, DeleteRangeRequest,
     DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesRequest, LeaseLeasesResponse,
     LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest,
     MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
-    TxnRequest, TxnResponse,
+    TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use tokio::time::{Instant, sleep, timeout};
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::settings::Identity;
 use super::{Failure, Settings};
 
 /// Pause between two rounds over all endpoints.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// An unanswered ping ends the connection, for a watch that would otherwise wait for a member that is gone.
+const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(6));
 
 /// Whether a request may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +54,7 @@ pub(crate) struct Client {
 }
 
 /// Why one attempt failed.
-enum Trouble {
+pub(super) enum Trouble {
     /// No connection; nothing was sent.
     Unreachable(String),
     /// The server said no.
@@ -169,6 +174,19 @@ impl Client {
         self.call(Kind::Read, AlarmRequest::default(), send).await
     }
 
+    /// Opens a stream of watches at one endpoint. It ends when that member knows no leader.
+    pub(super) async fn watch(
+        &self,
+        endpoint: &str,
+        requests: ReceiverStream<WatchRequest>,
+    ) -> Result<Streaming<WatchResponse>, Trouble> {
+        let channel = self.connect(endpoint).await.map_err(Trouble::Unreachable)?;
+        let mut request = self.dress(&channel, requests).await.map_err(Trouble::Refused)?;
+        let mut client = WatchClient::new(channel).max_decoding_message_size(self.receive_bytes_max);
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        client.watch(request).await.map(Response::into_inner).map_err(Trouble::Refused)
+    }
+
     fn kv(&self, channel: Channel) -> KvClient<Channel> {
         KvClient::new(channel).max_decoding_message_size(self.receive_bytes_max)
     }
@@ -247,6 +265,7 @@ impl Client {
     async fn connect(&self, endpoint: &str) -> Result<Channel, String> {
         let address = address_of(endpoint)?;
         let target = Endpoint::from_shared(format!("http://{address}")).map_err(|error| root_cause(&error))?;
+        let target = target.http2_keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
         target.connect_timeout(self.dial_timeout).connect().await.map_err(|error| root_cause(&error))
     }
 

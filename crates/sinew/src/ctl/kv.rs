@@ -302,7 +302,7 @@ pub(super) fn is_serializable(consistency: &str) -> Result<bool, Failure> {
 }
 
 /// Key and range end on the wire.
-fn span(words: &[OsString], prefix: bool, from_key: bool) -> Result<(Bytes, Bytes), Failure> {
+pub(super) fn span(words: &[OsString], prefix: bool, from_key: bool) -> Result<(Bytes, Bytes), Failure> {
     if prefix && from_key {
         return Err(usage("`--prefix` and `--from-key` cannot be set at the same time, choose one"));
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 mod endpoint;
+mod follow;
 mod kv;
 mod lease;
 mod lock;
@@ -12,6 +13,7 @@ mod member;
 mod session;
 mod settings;
 mod txn;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -36,6 +38,8 @@ pub(crate) enum Verb {
     Del(kv::DelArgs),
     /// Compare, then act: several operations as one, read from standard input
     Txn(txn::TxnArgs),
+    /// Show what happens to a key or a range of keys
+    Watch(watch::WatchArgs),
     /// Forget the history below a revision
     Compaction(kv::CompactionArgs),
     /// Make, keep and end leases
@@ -129,6 +133,7 @@ pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Stream
             let answer = client::Client::new(&settings).txn(request).await?;
             streams.show(&Answer::Txn(answer), &settings)
         }
+        Verb::Watch(arguments) => watch::run(&arguments, &settings, streams).await,
         Verb::Compaction(arguments) => {
             let request = arguments.request()?;
             client::Client::new(&settings).compact(request).await?;

@@ -162,7 +162,7 @@ fn parse_operation(line: &str) -> Result<RequestOp, String> {
 }
 
 /// Splits into words: bare ones end at a space, `'...'` is taken as it is, `"..."` has escapes.
-fn split_words(line: &str) -> Result<Vec<OsString>, String> {
+pub(super) fn split_words(line: &str) -> Result<Vec<OsString>, String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() {

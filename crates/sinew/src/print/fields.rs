@@ -6,7 +6,7 @@ use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse};
 use api::mvccpb::KeyValue;
 
-use super::{Answer, Status, duration};
+use super::{Answer, Status, duration, event_type};
 use crate::quote::quoted;
 
 /// Renders `answer`.
@@ -41,6 +41,16 @@ pub(super) fn render(answer: &Answer) -> Vec<u8> {
             page.header(response.header.as_ref());
             for lease in &response.leases {
                 page.field("ID", lease.id);
+            }
+        }
+        Answer::Watch(response) => {
+            page.header(response.header.as_ref());
+            for event in &response.events {
+                page.field("Type", event_type(event));
+                if let Some(pair) = &event.prev_kv {
+                    page.pair("Prev", pair);
+                }
+                page.pair("", &event.kv.clone().unwrap_or_default());
             }
         }
         Answer::Members(response) => {

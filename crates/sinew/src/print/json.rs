@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{
-    DeleteRangeResponse, DowngradeInfo, Member, PutResponse, RangeResponse, ResponseHeader, StatusResponse, TxnResponse,
+    DeleteRangeResponse, DowngradeInfo, Member, PutResponse, RangeResponse, ResponseHeader, StatusResponse,
+    TxnResponse, WatchResponse,
 };
 use api::mvccpb::KeyValue;
 
@@ -52,6 +53,7 @@ pub(super) fn render(answer: &Answer, hex: bool) -> String {
             object.raw("leases", Some(leases.unwrap_or_else(|| "[]".to_owned())));
             object.finish()
         }
+        Answer::Watch(response) => watch(response),
         Answer::Members(response) => {
             let shown: fn(&Member) -> String = if hex { member_hex } else { member };
             let mut object = Object::new();
@@ -166,6 +168,24 @@ fn txn(response: &TxnResponse) -> String {
             outer.finish()
         })),
     );
+    object.finish()
+}
+
+/// Unlike the other answers this one is a Go structure, with Go's names and nothing left out.
+fn watch(response: &WatchResponse) -> String {
+    let events = response.events.iter().map(|event| {
+        let mut object = Object::new();
+        object.number("type", event.r#type);
+        object.raw("kv", event.kv.as_ref().map(pair));
+        object.raw("prev_kv", event.prev_kv.as_ref().map(pair));
+        object.finish()
+    });
+    let mut object = Object::new();
+    object.raw("Header", Some(header(&response.header.unwrap_or_default())));
+    object.raw("Events", Some(list(events).unwrap_or_else(|| "[]".to_owned())));
+    object.raw("CompactRevision", Some(response.compact_revision.to_string()));
+    object.raw("Canceled", Some(response.canceled.to_string()));
+    object.raw("Created", Some(response.created.to_string()));
     object.finish()
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use api::etcdserverpb::{
     DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
     LeaseTimeToLiveResponse, Member, MemberListResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
+    WatchResponse,
 };
 use prost::Message as _;
 
@@ -67,6 +68,8 @@ pub(crate) enum Answer {
     LeaseTimeToLive(LeaseTimeToLiveResponse, bool),
     /// Of `lease list`.
     Leases(LeaseLeasesResponse),
+    /// Of `watch`: one of many.
+    Watch(WatchResponse),
     /// Of `member list`.
     Members(MemberListResponse),
     /// Of `endpoint health`.
@@ -130,6 +133,17 @@ fn encoded(answer: &Answer) -> Option<Vec<u8>> {
         Answer::Get(response) => Some(response.encode_to_vec()),
         Answer::Delete(response) => Some(response.encode_to_vec()),
         Answer::Txn(response) => Some(response.encode_to_vec()),
+        // etcdctl leaves out everything else.
+        Answer::Watch(response) => Some(
+            WatchResponse {
+                header: response.header,
+                events: response.events.clone(),
+                compact_revision: response.compact_revision,
+                canceled: response.canceled,
+                ..Default::default()
+            }
+            .encode_to_vec(),
+        ),
         Answer::Members(response) => Some(response.encode_to_vec()),
         Answer::LeaseGrant(response) => Some(response.encode_to_vec()),
         Answer::LeaseRevoke(_, response) => Some(response.encode_to_vec()),
@@ -138,6 +152,11 @@ fn encoded(answer: &Answer) -> Option<Vec<u8>> {
         Answer::Leases(response) => Some(response.encode_to_vec()),
         Answer::Health(_) | Answer::Status(_) => None,
     }
+}
+
+/// The name of what happened.
+fn event_type(event: &api::mvccpb::Event) -> &'static str {
+    event.r#type().as_str_name()
 }
 
 /// The cells of `member list`, for the formats that show rows.

@@ -6,7 +6,7 @@ use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, TxnResponse};
 use api::mvccpb::KeyValue;
 
-use super::{Answer, Printed, Style, duration, member_row, status_row};
+use super::{Answer, Printed, Style, duration, event_type, member_row, status_row};
 
 /// Renders `answer`.
 pub(super) fn render(answer: &Answer, style: Style) -> Printed {
@@ -29,6 +29,13 @@ pub(super) fn render(answer: &Answer, style: Style) -> Printed {
             line(out, format!("found {} leases", response.leases.len()).as_bytes());
             for lease in &response.leases {
                 line(out, format!("{:016x}", lease.id).as_bytes());
+            }
+        }
+        Answer::Watch(response) => {
+            for event in &response.events {
+                line(out, event_type(event).as_bytes());
+                pairs(out, event.prev_kv.as_slice(), style);
+                pairs(out, event.kv.as_slice(), style);
             }
         }
         Answer::Members(response) => {

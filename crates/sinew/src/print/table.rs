@@ -42,6 +42,7 @@ pub(super) fn render(answer: &Answer) -> Option<String> {
         | Answer::Get(_)
         | Answer::Delete(_)
         | Answer::Txn(_)
+        | Answer::Watch(_)
         | Answer::LeaseGrant(_)
         | Answer::LeaseRevoke(..)
         | Answer::LeaseKeepAlive(_)
