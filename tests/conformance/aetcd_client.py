@@ -103,6 +103,24 @@ async def errors(client):
     await refused("compacting twice", "required revision has been compacted", client.compact(now))
 
 
+async def watches(client, peer):
+    watch = await client.watch_prefix(b"aio/w/", prev_kv=True)
+    first = (await peer.put(b"aio/w/a", b"1")).header.revision
+    await peer.put(b"aio/w/a", b"2")
+    await client.delete(b"aio/w/a")
+    seen = []
+    async for event in watch:
+        seen.append((str(event.kind), event.kv.key, event.kv.value, event.prev_kv and event.prev_kv.value))
+        if len(seen) == 3:
+            break
+    await watch.cancel()
+    expected = [("PUT", b"aio/w/a", b"1", b""), ("PUT", b"aio/w/a", b"2", b"1"), ("DELETE", b"aio/w/a", b"", b"2")]
+    same("a watch of the present", expected, seen)
+    kind = aetcd.EventKind.DELETE
+    event = await peer.watch_prefix_once(b"aio/w/", timeout=10, start_revision=first, kind=kind)
+    same("only deletes, from the past", ("DELETE", first + 2), (str(event.kind), event.kv.mod_revision))
+
+
 async def cluster(client):
     members = [member async for member in client.members()]
     same("three members", 3, len(members))
@@ -120,6 +138,7 @@ async def main():
     await transactions(clients[0])
     await concurrent_increments(clients)
     await errors(clients[0])
+    await watches(clients[0], clients[-1])
     for client in clients:
         await cluster(client)
     await clients[0].delete_prefix(b"aio/")

@@ -117,6 +117,31 @@ async function leases(client) {
   same("inside a lock", 7, await client.lock("node/lock").ttl(10).do(async () => 7));
 }
 
+/** The next `count` events of a watch, as text. */
+function events(watcher, count) {
+  return new Promise((resolve, reject) => {
+    const seen = [];
+    const note = (text) => seen.push(text) === count && resolve(seen);
+    watcher.on("put", (pair) => note(`${pair.key}=${pair.value}`));
+    watcher.on("delete", (pair) => note(`-${pair.key}`));
+    watcher.on("error", reject);
+  });
+}
+
+async function watches(client) {
+  const watcher = await client.watch().prefix("node/w/").create();
+  const present = events(watcher, 3);
+  const first = Number((await client.put("node/w/a").value("1")).header.revision);
+  await client.put("node/w/b").value("2");
+  await client.delete().key("node/w/a");
+  const all = ["node/w/a=1", "node/w/b=2", "-node/w/a"];
+  same("a watch of the present", all, await present);
+  await watcher.cancel();
+  const past = await client.watch().prefix("node/w/").startRevision(String(first)).create();
+  same("a watch of the past", all, await events(past, 3));
+  await past.cancel();
+}
+
 async function cluster(client) {
   const { members } = await client.cluster.memberList({});
   same("three members", 3, members.length);
@@ -131,6 +156,7 @@ await ranges(everywhere);
 await transactions(everywhere);
 await errors(everywhere);
 await leases(everywhere);
+await watches(everywhere);
 for (const endpoint of endpoints) {
   const client = new Etcd3({ hosts: endpoint });
   await cluster(client);

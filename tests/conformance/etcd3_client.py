@@ -155,6 +155,34 @@ def leases(client):
     same("lock released", True, lock.release())
 
 
+def shown(event):
+    return type(event).__name__, event.key, event.value
+
+
+def watches(client, peer):
+    events, cancel = client.watch_prefix("py/w/")
+    peer.put("py/w/a", "1")
+    client.put("py/w/b", "2")
+    peer.delete("py/w/a")
+    seen = [next(events) for _ in range(3)]
+    expected = [("PutEvent", b"py/w/a", b"1"), ("PutEvent", b"py/w/b", b"2"), ("DeleteEvent", b"py/w/a", b"")]
+    same("a watch of the present", expected, [shown(event) for event in seen])
+    same("revisions follow each other", [0, 1, 2], [event.mod_revision - seen[0].mod_revision for event in seen])
+    cancel()
+    first = seen[0].mod_revision
+    events, cancel = peer.watch_prefix("py/w/", start_revision=first + 1, prev_kv=True)
+    past = [next(events) for _ in range(2)]
+    same("a watch of the past", expected[1:], [shown(event) for event in past])
+    same("the pair before", b"1", past[1].prev_value)
+    cancel()
+    client.compact(first + 2)
+    events, cancel = client.watch("py/w/a", start_revision=first)
+    try:
+        same("an error", True, next(events))
+    except etcd3.exceptions.RevisionCompactedError as error:
+        same("compacted history", first + 2, error.compacted_revision)
+
+
 def cluster(client):
     members = list(client.members)
     same("three members", 3, len(members))
@@ -176,6 +204,7 @@ def main():
     transactions(client)
     errors(client, peer)
     leases(client)
+    watches(client, peer)
     for each in clients:
         cluster(each)
     client.delete_prefix("py/")

@@ -83,12 +83,26 @@ same "delete with the old pair" "$(lines 1 ctl/b 3)" "$(ctl del ctl/b --prev-kv)
 same "delete a prefix" "2" "$(ctl del ctl/ --prefix)"
 same "all gone" "" "$(ctl get ctl/ --prefix)"
 
+# A watch goes on until it is stopped; what it has printed by then counts.
+watch() { timeout 3 "$program" --endpoints="$endpoints" watch "$@" || true; }
+from=$(($(revision) + 1))
+ctl put ctl/w/a 1 >/dev/null
+ctl put ctl/w/a 2 >/dev/null
+ctl del ctl/w/a >/dev/null
+same "watch of the past" "$(lines PUT ctl/w/a 1 PUT ctl/w/a 2 DELETE ctl/w/a '')" "$(watch ctl/w/ --prefix --rev="$from")"
+same "watch with the pair before" "$(lines DELETE ctl/w/a 2 ctl/w/a '')" \
+    "$(watch ctl/w/a --rev="$((from + 2))" --prev-kv)"
+has "watch as JSON" '"Events":[{"type":1,"kv":{"key":"Y3RsL3cvYQ==",' "$(watch ctl/w/a --rev="$((from + 2))" -w json)"
+same "watch with a command" '"PUT" "ctl/w/a" "1"' \
+    "$(watch ctl/w/a --rev="$from" -- sh -c 'echo $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY $ETCD_WATCH_VALUE' | grep '"1"')"
+
 ctl put ctl/k 1 >/dev/null
 old=$(revision)
 ctl put ctl/k 2 >/dev/null
 floor=$(revision)
 same "compaction" "compacted revision $floor" "$(ctl compaction "$floor")"
 refused "read below the floor" "etcdserver: mvcc: required revision has been compacted" ctl get ctl/k --rev="$old"
+refused "watch below the floor" "etcdserver: mvcc: required revision has been compacted" ctl watch ctl/k --rev="$old"
 same "read at the floor" "$(lines ctl/k 2)" "$(ctl get ctl/k --rev="$floor")"
 refused "compacting twice" "etcdserver: mvcc: required revision has been compacted" ctl compaction "$floor"
 refused "read of the future" "etcdserver: mvcc: required revision is a future revision" ctl get ctl/k --rev=1000000000
