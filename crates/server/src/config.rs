@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kernel::Protocol;
+
 /// Everything [`crate::Server::start`] needs.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -25,6 +27,10 @@ pub struct Config {
     pub initial_cluster_token: String,
     /// Whether the cluster is being created or already runs.
     pub initial_cluster_state: ClusterState,
+    /// The consensus protocol; `None` is the one that the data directory has, and Raft for a new one.
+    pub consensus: Option<Protocol>,
+    /// Who should lead if there is a choice: the member with the highest. 0 is no preference.
+    pub leader_priority: u8,
     /// Interval between a leader's heartbeats.
     pub heartbeat_interval: Duration,
     /// Minimum time without a leader before a follower campaigns.

@@ -113,6 +113,7 @@ impl Server {
         let client_addresses = local_addresses(&client_listeners);
         let opened = open(&config, &directory)?;
         let status = initial_status(&opened);
+        let consensus = opened.start.config.protocol;
 
         let failure = Arc::new(Failure::new());
         let metrics = Arc::new(Metrics::default());
@@ -176,7 +177,7 @@ impl Server {
         info!(
             name = %config.name, id = %format_args!("{:x}", directory.me().id.0),
             cluster = %format_args!("{:x}", directory.cluster().0),
-            clients = ?client_addresses, "serving"
+            %consensus, clients = ?client_addresses, "serving"
         );
         let control = Control { lane: Arc::clone(&lanes[0].0), node: node_sender };
         Ok(Self {
@@ -270,7 +271,10 @@ fn clone_all(listeners: &[TcpListener]) -> Result<Vec<TcpListener>, StartError> 
 fn open(config: &Config, directory: &Directory) -> Result<Opened, StartError> {
     let me = directory.me();
     let replica = ReplicaId(me.id.0);
-    let protocol = Protocol::Raft;
+    let protocol = match config.consensus {
+        Some(protocol) => protocol,
+        None => DataDir::protocol_of(&config.data_dir, GROUP)?.unwrap_or(Protocol::Raft),
+    };
     let expected = Identity {
         cluster: directory.cluster(),
         node: me.id,
@@ -309,7 +313,7 @@ fn open(config: &Config, directory: &Directory) -> Result<Opened, StartError> {
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         seed: random(),
-        leader_priority: 0,
+        leader_priority: config.leader_priority,
     };
     Ok(Opened { engine: Arc::new(engine), wal, start: GroupStart { config, recovered }, directory: data })
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use base::limits;
 use clap::Args;
+use kernel::Protocol;
 use server::{ClusterState, Config, InitialMember};
 
 use crate::ctl::Failure;
@@ -30,6 +31,7 @@ const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 #[command(after_help = "Examples:
   sinew demo                               three members, gone after Ctrl-C
   sinew demo --nodes 5 --base-port 4000
+  sinew demo --consensus zab               another consensus protocol
   sinew demo --data-dir ./demo             keeps the data; the same command continues")]
 pub(crate) struct DemoArgs {
     /// How many members
@@ -41,6 +43,9 @@ pub(crate) struct DemoArgs {
     /// Use this port and the ones after it, two for each member [default: 2379, or free ones if taken]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=BASE_PORT_MAX))]
     base_port: Option<u16>,
+    /// raft, multi-paxos, zab or paxos-raft [default: raft, or what the data has]
+    #[arg(long, value_name = "PROTOCOL")]
+    consensus: Option<Protocol>,
     /// debug, info, warn or error
     #[arg(long, value_name = "LEVEL", default_value = "error")]
     log_level: String,
@@ -64,7 +69,7 @@ pub(crate) fn run(arguments: &DemoArgs) -> Result<(), Failure> {
     let place = Place::new(arguments.data_dir.as_deref())?;
 
     let mut members = Vec::new();
-    for config in configs(&ports, place.path()) {
+    for config in configs(&ports, place.path(), arguments.consensus) {
         // Members that already run stop in order when this returns.
         members.push(Member::start(config).map_err(Failure::Request)?);
     }
@@ -159,7 +164,7 @@ fn url(port: u16) -> String {
 }
 
 /// The members' configurations.
-fn configs(ports: &[Ports], directory: &Path) -> Vec<Config> {
+fn configs(ports: &[Ports], directory: &Path, consensus: Option<Protocol>) -> Vec<Config> {
     let cluster: Vec<InitialMember> = ports
         .iter()
         .enumerate()
@@ -178,6 +183,8 @@ fn configs(ports: &[Ports], directory: &Path) -> Vec<Config> {
             initial_cluster: cluster.clone(),
             initial_cluster_token: "sinew-demo".to_owned(),
             initial_cluster_state: ClusterState::New,
+            consensus,
+            leader_priority: 0,
             heartbeat_interval: limits::HEARTBEAT_INTERVAL,
             election_timeout: limits::ELECTION_TIMEOUT,
             max_request_bytes: limits::REQUEST_BYTES_MAX,
@@ -224,7 +231,7 @@ mod tests {
     use super::*;
 
     fn arguments(base_port: Option<u16>, data_dir: Option<PathBuf>) -> DemoArgs {
-        DemoArgs { nodes: 3, data_dir, base_port, log_level: "warn".to_owned() }
+        DemoArgs { nodes: 3, data_dir, base_port, consensus: None, log_level: "warn".to_owned() }
     }
 
     #[test]
@@ -247,7 +254,7 @@ mod tests {
     #[test]
     fn members_know_each_other() {
         let ports = [Ports { client: 1, peer: 2 }, Ports { client: 3, peer: 4 }];
-        let configs = configs(&ports, Path::new("/d"));
+        let configs = configs(&ports, Path::new("/d"), None);
         assert_eq!(configs[1].data_dir, Path::new("/d/node2"));
         assert_eq!(configs[0].initial_cluster, configs[1].initial_cluster);
         assert_eq!(configs[1].initial_cluster[1].peer_urls, configs[1].initial_advertise_peer_urls);

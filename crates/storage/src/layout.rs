@@ -113,6 +113,19 @@ impl DataDir {
         Ok(Self { path, identity, finished, disk, _lock: lock })
     }
 
+    /// The protocol of a group in the directory `path`, if there is such a directory and it has the group.
+    ///
+    /// # Errors
+    /// [`Fault::Refused`] if the directory has a newer format; [`Fault::Corrupt`] if its identity is damaged.
+    pub fn protocol_of(path: impl Into<PathBuf>, group: GroupId) -> Result<Option<Protocol>, Fault> {
+        let path = path.into();
+        if !path.join(IDENTITY).exists() {
+            return Ok(None);
+        }
+        let (identity, _) = decode(&OsDisk::new(&path, SyncMode::Durable))?;
+        Ok(identity.replicas.iter().find(|(found, ..)| *found == group).map(|(_, protocol, _)| *protocol))
+    }
+
     /// Whether the directory was made just now, or its creation was interrupted: log and engine may be made, and
     /// [`DataDir::finish_creation`] is due.
     #[must_use]
@@ -317,8 +330,9 @@ fn check(path: &Path, found: &Identity, expected: &Identity) -> Result<(), Fault
             continue;
         };
         if stored_protocol != protocol {
-            let advice = "the protocol of a group is fixed when the group is created";
-            let (found, expected) = (format!("{stored_protocol:?}"), format!("{protocol:?}"));
+            let advice =
+                "the protocol is fixed when a cluster is created: leave --consensus out, or name the one it has";
+            let (found, expected) = (stored_protocol.to_string(), protocol.to_string());
             return refuse(&format!("group {group} with protocol"), found, expected, advice);
         }
         if stored != replica {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use base::{Fault, NodeId, limits};
 use bytes::BytesMut;
+use kernel::Protocol;
 use node::{Event, PeerMessage};
 use storage::KnownPeers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -387,9 +388,11 @@ fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
         return Some(format!("this is member {:x}, not {:x}; check --initial-cluster", shared.me.id.0, hello.to.0));
     }
     if hello.protocol != shared.portrait.protocol {
+        let name = |id| Protocol::from_id(id).map_or_else(|| format!("number {id}"), |protocol| protocol.to_string());
         return Some(format!(
-            "consensus protocol mismatch: this node runs protocol {}, the peer {}",
-            shared.portrait.protocol, hello.protocol
+            "consensus protocol mismatch: this node runs {}, the peer {}; start all members with the same --consensus",
+            name(shared.portrait.protocol),
+            name(hello.protocol)
         ));
     }
     if hello.node == shared.me.id || !shared.directory.contains(hello.node) {

@@ -63,6 +63,8 @@ pub(super) fn from_flags(flags: &ServeFlags) -> Result<Config, String> {
             .collect(),
         initial_cluster_token: flags.initial_cluster_token.clone(),
         initial_cluster_state: cluster_state(&flags.initial_cluster_state)?,
+        consensus: flags.consensus,
+        leader_priority: flags.leader_priority,
         heartbeat_interval,
         election_timeout,
         max_request_bytes: flags.max_request_bytes,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base::limits;
 use clap::Args;
+use kernel::Protocol;
 
 use crate::flags::go_duration;
 
@@ -63,6 +64,13 @@ pub(crate) struct ServeFlags {
     /// Keeps clusters with equal members apart
     #[arg(long, value_name = "TEXT", default_value = "etcd-cluster", help_heading = "Cluster")]
     pub(crate) initial_cluster_token: String,
+    /// raft, multi-paxos, zab or paxos-raft, for all members alike; fixed when the cluster is created [default: the
+    /// one in the data directory, or raft]
+    #[arg(long, value_name = "PROTOCOL", help_heading = "Cluster")]
+    pub(crate) consensus: Option<Protocol>,
+    /// The member with the highest number leads if there is a choice; 0 is no preference
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Cluster")]
+    pub(crate) leader_priority: u8,
     /// Milliseconds between a leader's heartbeats
     #[arg(long, value_name = "MS", default_value_t = 100, help_heading = "Cluster")]
     pub(crate) heartbeat_interval: u64,
