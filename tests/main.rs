@@ -11,6 +11,7 @@ mod bad_input;
 mod client;
 mod cluster;
 mod command_line;
+mod consensus;
 mod crash;
 mod disk;
 mod handover;
@@ -21,6 +22,7 @@ mod large;
 mod lease;
 mod load;
 mod routing;
+mod sim;
 mod watch;
 mod watch_verb;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use base::Defect;
+use base::{Defect, NodeId};
 use kernel::Protocol;
 
 use crate::fault::FaultKind;
@@ -116,6 +116,8 @@ pub struct Config {
     pub defect: Option<Defect>,
     /// Whether to keep a line for each event.
     pub trace: bool,
+    /// Who should lead if there is a choice.
+    pub preferred: Option<NodeId>,
     /// What is to happen, in place of what the seed would decide.
     pub plan: Option<Plan>,
 }
@@ -134,6 +136,7 @@ impl Config {
             operations_per_second: 60,
             defect: None,
             trace: false,
+            preferred: None,
             plan: None,
         }
     }

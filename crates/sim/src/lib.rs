@@ -19,6 +19,7 @@
 //! Invariant: a run is a function of its configuration, byte for byte. The crate prints nothing.
 
 mod clock;
+mod compare;
 mod config;
 mod counters;
 mod fault;
@@ -41,6 +42,7 @@ mod trace;
 mod workload;
 mod world;
 
+pub use compare::{Play, Row, Script, Showing, play};
 pub use config::{Config, Profile};
 pub use counters::{Counter, Counters};
 pub use fault::{Fault, FaultKind, Link, Weather};
@@ -50,6 +52,6 @@ pub use plan::{Plan, PlannedFault, Shape, plan};
 pub use report::{Failure, FailureKind, Report, Verdict};
 pub use run::run;
 pub use shrink::{Shrunk, shrink};
-pub use timeline::{Cut, Span, SpanKind, Timeline};
+pub use timeline::{Cut, Span, SpanKind, Timeline, Traffic};
 pub use trace::Line;
 pub use workload::{Intent, PlannedOperation, key_bytes, list_bytes};

@@ -270,7 +270,7 @@ impl Machine {
             heartbeat_interval: shape.heartbeat,
             election_timeout: shape.election_timeout,
             seed: random.rotate_left(17),
-            leader_priority: 0,
+            leader_priority: u8::from(config.preferred == Some(self.id)),
         };
         let node = NodeConfig {
             id: self.id,

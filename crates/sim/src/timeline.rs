@@ -45,6 +45,20 @@ pub struct Cut {
     pub until: u64,
 }
 
+/// Messages between nodes in some time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Messages sent, arrived or not.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries of earlier ballots in the appends among them.
+    pub sent_again: u64,
+}
+
+/// Length of the pieces in which traffic is counted, in microseconds.
+const TRAFFIC_US: u64 = 100_000;
+
 /// Spans, cuts and single events of a run.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Timeline {
@@ -58,11 +72,30 @@ pub struct Timeline {
     pub snapshots: Vec<(u64, NodeId)>,
     /// When everything healed.
     pub healed_at: Option<u64>,
+    traffic: BTreeMap<u64, Traffic>,
     leading: BTreeMap<NodeId, (u64, Ballot)>,
     down: BTreeMap<NodeId, u64>,
 }
 
 impl Timeline {
+    /// What was sent from one time to another, in steps of 100 ms.
+    #[must_use]
+    pub fn traffic(&self, from: u64, until: u64) -> Traffic {
+        let pieces = self.traffic.range(from / TRAFFIC_US..until.div_ceil(TRAFFIC_US));
+        pieces.fold(Traffic::default(), |sum, (_, piece)| Traffic {
+            messages: sum.messages + piece.messages,
+            bytes: sum.bytes + piece.bytes,
+            sent_again: sum.sent_again + piece.sent_again,
+        })
+    }
+
+    pub(crate) fn sends(&mut self, at: u64, bytes: usize, sent_again: usize) {
+        let piece = self.traffic.entry(at / TRAFFIC_US).or_default();
+        piece.messages += 1;
+        piece.bytes += bytes as u64;
+        piece.sent_again += sent_again as u64;
+    }
+
     pub(crate) fn fault(&mut self, at: u64, fault: &Fault) {
         self.faults.push((at, fault.to_string()));
     }

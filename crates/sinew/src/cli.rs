@@ -13,6 +13,8 @@ use crate::ctl::{Globals, Verb};
 use crate::demo::DemoArgs;
 use crate::flags::{go_style, with_environment};
 use crate::serve::ServeFlags;
+use crate::sim::SimArgs;
+use crate::sim::compare::CompareArgs;
 
 const EXAMPLES: &str = "\
 Try it:
@@ -63,6 +65,10 @@ Examples:
     Status,
     /// Measure a cluster
     Bench(BenchArgs),
+    /// Run clusters in virtual time, with faults, and check everything they say
+    Sim(SimArgs),
+    /// What the consensus protocols do about the same faults, side by side
+    CompareProtocols(CompareArgs),
     /// The client verbs under one roof, as etcdctl has them
     Ctl {
         #[command(subcommand)]
@@ -83,6 +89,10 @@ pub(crate) enum Invocation {
     Status(Box<Globals>),
     /// Measure.
     Bench(Box<BenchArgs>),
+    /// Simulate.
+    Sim(Box<SimArgs>),
+    /// Simulate, under every protocol.
+    CompareProtocols(Box<CompareArgs>),
     /// Ask the cluster something.
     Client(Box<Verb>, Box<Globals>),
 }
@@ -104,6 +114,8 @@ pub(crate) fn parse(
         Action::Demo(arguments) => Invocation::Demo(arguments),
         Action::Status => Invocation::Status(globals()?),
         Action::Bench(arguments) => Invocation::Bench(Box::new(arguments)),
+        Action::Sim(arguments) => Invocation::Sim(Box::new(arguments)),
+        Action::CompareProtocols(arguments) => Invocation::CompareProtocols(Box::new(arguments)),
         Action::Ctl { verb } | Action::Verb(verb) => Invocation::Client(Box::new(verb), globals()?),
     })
 }

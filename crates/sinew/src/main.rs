@@ -14,6 +14,7 @@ mod print;
 mod quote;
 mod serve;
 mod signals;
+mod sim;
 mod status;
 
 use std::io::{self, Write};
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
         Ok(Invocation::Serve(flags, ignored)) => exit(serve::run(*flags, &ignored)),
         Ok(Invocation::Demo(arguments)) => exit(demo::run(&arguments)),
         Ok(Invocation::Bench(arguments)) => bench::run(*arguments),
+        Ok(Invocation::Sim(arguments)) => exit(sim::run(&arguments)),
+        Ok(Invocation::CompareProtocols(arguments)) => exit(sim::compare::run(&arguments)),
         Ok(Invocation::Status(globals)) => exit(
             globals
                 .settings()

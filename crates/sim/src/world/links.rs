@@ -2,6 +2,7 @@
 
 use base::NodeId;
 use bytes::Bytes;
+use kernel::{Body, Message};
 use node::{Event, PeerMessage};
 
 use super::describe::describe;
@@ -26,6 +27,7 @@ impl World<'_> {
         let now = self.now();
         self.trace.note(now, 30, || format!("{} > {} {}", link.0, link.1, describe(message)));
         self.trace.mix_bytes(&frame);
+        self.timeline.sends(now, frame.len(), sent_again(message));
         let repeatable = match message {
             PeerMessage::Group(_)
             | PeerMessage::SnapshotChunk { .. }
@@ -290,5 +292,15 @@ impl World<'_> {
                 self.dial(link, 1_000);
             }
         }
+    }
+}
+
+/// Entries of earlier ballots in the message.
+fn sent_again(message: &PeerMessage) -> usize {
+    match message {
+        PeerMessage::Group(Message { ballot, body: Body::Append { entries, .. }, .. }) => {
+            entries.iter().filter(|entry| entry.origin != *ballot).count()
+        }
+        _ => 0,
     }
 }

@@ -237,7 +237,7 @@ fn fitting(bounded: u64) -> usize {
 }
 
 /// A length of time above zero.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_pause(text)?;
     if duration.is_zero() {
         return Err("must be longer than zero".to_owned());

@@ -10,7 +10,7 @@
 //!                   +-> Measurement -> compare: medians, ratios -> report
 //! ```
 
-mod args;
+pub(crate) mod args;
 mod client;
 mod compare;
 mod keys;
