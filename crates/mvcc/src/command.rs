@@ -6,6 +6,8 @@
 use base::{LeaseId, Revision};
 use bytes::Bytes;
 
+use crate::alarm::Alarm;
+
 /// A request that may change the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -25,6 +27,17 @@ pub enum Command {
     LeaseExpire(LeaseExpire),
     /// Writes down how much time leases have left.
     LeaseCheckpoint(LeaseCheckpoint),
+    /// Raises or clears an alarm.
+    Alarm(AlarmChange),
+}
+
+/// Raises or clears an alarm. Does not move the revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlarmChange {
+    /// Which.
+    pub alarm: Alarm,
+    /// Raise it, or clear it.
+    pub raise: bool,
 }
 
 /// Makes a lease. Does not move the revision.

@@ -5,12 +5,13 @@
 
 use base::codec::{put_bytes, put_varint, put_varint_signed};
 use base::limits::TXN_DEPTH_MAX;
-use base::{DecodeError, LeaseId, Reader, Revision};
+use base::{DecodeError, LeaseId, NodeId, Reader, Revision};
 use bytes::Bytes;
 
+use crate::alarm::{Alarm, AlarmKind};
 use crate::command::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
-    LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
+    AlarmChange, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire,
+    LeaseGrant, LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
 };
 use crate::validate::TXN_OPS_TOTAL_MAX;
 
@@ -26,6 +27,7 @@ const LEASE_GRANT: u8 = 6;
 const LEASE_REVOKE: u8 = 7;
 const LEASE_EXPIRE: u8 = 8;
 const LEASE_CHECKPOINT: u8 = 9;
+const ALARM: u8 = 10;
 
 impl Command {
     /// The bytes of a log entry.
@@ -74,6 +76,12 @@ impl Command {
                     put_varint_signed(&mut out, *remaining_s);
                 }
             }
+            Self::Alarm(change) => {
+                out.push(ALARM);
+                out.push(flags([change.raise]));
+                out.push(change.alarm.kind.code());
+                put_varint(&mut out, change.alarm.member.0);
+            }
         }
         out.into()
     }
@@ -100,6 +108,7 @@ impl Command {
                     Ok((read_instance(reader)?, reader.varint_signed("lease remaining")?))
                 })?,
             }),
+            ALARM => Self::Alarm(read_alarm(&mut reader)?),
             _ => return Err(reader.error("command kind")),
         };
         reader.finish("end of command")?;
@@ -112,7 +121,7 @@ impl Command {
             Self::DeleteRange(delete) => delete.key.len() + delete.range_end.len() + 24,
             Self::Txn(_) => 256,
             Self::Compact(_) | Self::LeaseRevoke(_) => 16,
-            Self::LeaseGrant(_) => 24,
+            Self::LeaseGrant(_) | Self::Alarm(_) => 24,
             Self::LeaseExpire(expire) => expire.leases.len() * 16 + 8,
             Self::LeaseCheckpoint(checkpoint) => checkpoint.leases.len() * 20 + 8,
         }
@@ -141,6 +150,12 @@ fn write_instance(out: &mut Vec<u8>, lease: &LeaseInstance) {
 
 fn read_instance(reader: &mut Reader) -> Result<LeaseInstance, DecodeError> {
     Ok(LeaseInstance { id: LeaseId(reader.varint_signed("lease")?), instance: reader.varint("lease instance")? })
+}
+
+fn read_alarm(reader: &mut Reader) -> Result<AlarmChange, DecodeError> {
+    let [raise] = read_flags(reader, "alarm flags")?;
+    let kind = AlarmKind::from_code(reader.u8("alarm kind")?).ok_or_else(|| reader.error("alarm kind"))?;
+    Ok(AlarmChange { alarm: Alarm { member: NodeId(reader.varint("alarm member")?), kind }, raise })
 }
 
 /// Each takes bytes of the input, so a count beyond it ends with the input.

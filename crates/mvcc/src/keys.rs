@@ -1,6 +1,7 @@
 //! Row keys: where each fact about the store lives in the engine.
 //!
 //! ```text
+//! a | member | kind                    an alarm that is up (see `alarm`)
 //! c | key                              the current version of a key: latest reads are dense, no history in between
 //! h | escaped key | 0 1 | rev | rank   a version that was superseded, or a tombstone
 //! k | lease | key                      the key is attached to the lease
@@ -19,11 +20,13 @@
 
 use std::ops::Bound;
 
-use base::{Fault, LeaseId, Revision};
+use base::{Fault, LeaseId, NodeId, Revision};
 use bytes::Bytes;
 
+use crate::alarm::{Alarm, AlarmKind};
 use crate::span::Span;
 
+const ALARM: u8 = b'a';
 const CURRENT: u8 = b'c';
 const HISTORY: u8 = b'h';
 const EVENT: u8 = b'r';
@@ -253,6 +256,29 @@ pub(crate) fn attachment_bounds(id: LeaseId) -> (Bound<Bytes>, Bound<Bytes>) {
     (Bound::Included(attachment(id, b"").into()), to)
 }
 
+/// The row of an alarm.
+pub(crate) fn alarm(alarm: &Alarm) -> Vec<u8> {
+    let mut out = vec![ALARM];
+    out.extend_from_slice(&alarm.member.0.to_be_bytes());
+    out.push(alarm.kind.code());
+    out
+}
+
+pub(crate) fn read_alarm(row_key: &Bytes) -> Result<Alarm, Fault> {
+    let parse = || {
+        let (member, kind) = row_key.strip_prefix(&[ALARM])?.split_at_checked(8)?;
+        let [kind] = kind else { return None };
+        let member = NodeId(u64::from_be_bytes(member.try_into().ok()?));
+        Some(Alarm { member, kind: AlarmKind::from_code(*kind)? })
+    };
+    parse().ok_or_else(|| Fault::Corrupt { place: format!("row {row_key:?}"), detail: "malformed alarm key".into() })
+}
+
+/// The bounds of all alarms.
+pub(crate) fn alarm_bounds() -> (Bound<Bytes>, Bound<Bytes>) {
+    (Bound::Included(Bytes::from_static(&[ALARM])), Bound::Excluded(Bytes::from_static(&[ALARM + 1])))
+}
+
 /// The bounds of all attachments.
 pub(crate) fn all_attachments() -> (Bound<Bytes>, Bound<Bytes>) {
     (Bound::Included(Bytes::from_static(&[ATTACHMENT])), Bound::Excluded(Bytes::from_static(&[ATTACHMENT + 1])))
@@ -288,6 +314,9 @@ mod tests {
         assert_eq!(read_event(&event(258, 3).into()).unwrap(), (Revision(258), 3));
         assert_eq!(lease(LeaseId(258)), b"l\x80\0\0\0\0\0\x01\x02");
         assert_eq!(attachment(LeaseId(-1), b"a\0"), b"k\x7f\xff\xff\xff\xff\xff\xff\xffa\0");
+        let full = Alarm { member: NodeId(258), kind: AlarmKind::NoSpace };
+        assert_eq!(alarm(&full), b"a\0\0\0\0\0\0\x01\x02\x01");
+        assert_eq!(read_alarm(&alarm(&full).into()).unwrap(), full);
     }
 
     #[test]
@@ -318,6 +347,9 @@ mod tests {
         }
         for bytes in [&b""[..], b"l", b"l\0\0", b"k\0\0\0\0\0\0\0\0"] {
             assert!(read_lease(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
+        }
+        for bytes in [&b""[..], b"a\0\0\0\0\0\0\0\x01", b"a\0\0\0\0\0\0\0\x01\x02", b"l\0\0\0\0\0\0\0\x01\x01"] {
+            assert!(read_alarm(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
         for bytes in [&b""[..], b"r", b"r\0\0\0\0\0\0\0\0\0\0\0", b"x\0\0\0\0\0\0\0\0\0\0\0\0"] {
             assert!(read_event(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");

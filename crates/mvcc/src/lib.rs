@@ -15,6 +15,7 @@
 //! `compact` and `hash`. The crate sits on floor 1: no clock, file, thread or randomness.
 //! Left out so far: prepared writes of transactions over several groups.
 
+pub mod alarm;
 mod budget;
 pub mod command;
 mod command_codec;
@@ -40,9 +41,10 @@ mod txn;
 pub mod validate;
 mod writer;
 
+pub use alarm::{Alarm, AlarmKind, alarms};
 pub use command::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
-    LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
+    AlarmChange, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire,
+    LeaseGrant, LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
 };
 pub use compact::{Sweep, sweep};
 pub use engine::{Batch, Engine, MemEngine, Scan, View};

@@ -8,9 +8,10 @@ use base::planted::{Defect, planted};
 use base::{Fault, LeaseId, Revision, limits};
 use bytes::Bytes;
 
+use crate::alarm::{self, Alarm, alarms};
 use crate::budget::Budget;
 use crate::command::{
-    Command, Compact, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, Op, Put, Txn,
+    AlarmChange, Command, Compact, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, Op, Put, Txn,
 };
 use crate::engine::{Batch, Engine, View};
 use crate::keys;
@@ -32,13 +33,14 @@ use crate::writer::Writer;
 pub struct Machine {
     state: State,
     mark: Option<Bytes>,
+    alarms: Vec<Alarm>,
 }
 
 impl Machine {
     /// Reads the position off `engine`.
     pub fn open(engine: &dyn Engine) -> Result<Self, Fault> {
         let view = engine.view();
-        Ok(Self { state: state(&*view)?, mark: mark(&*view)? })
+        Ok(Self { state: state(&*view)?, mark: mark(&*view)?, alarms: alarms(&*view)? })
     }
 
     /// Clock, floor and counters after the last finished batch.
@@ -53,6 +55,12 @@ impl Machine {
         self.mark.clone()
     }
 
+    /// The alarms that are up after the last finished batch.
+    #[must_use]
+    pub fn alarms(&self) -> &[Alarm] {
+        &self.alarms
+    }
+
     /// Starts a batch. `view` must show everything of the batch before, and nothing else may write but
     /// [`sweep`](crate::sweep) until this one is written.
     pub fn begin(&mut self, view: Box<dyn View>) -> Result<Apply<'_>, Fault> {
@@ -61,8 +69,8 @@ impl Machine {
         let state = self.state;
         let answers_left = limits::ANSWERS_BYTES_MAX;
         let staged = Staged::new(view);
-        let lease_changes = Vec::new();
-        Ok(Apply { machine: self, staged, state, changes: None, lease_changes, answers_left, broken: false })
+        let (lease_changes, alarms) = (Vec::new(), self.alarms.clone());
+        Ok(Apply { machine: self, staged, state, changes: None, lease_changes, alarms, answers_left, broken: false })
     }
 }
 
@@ -73,6 +81,8 @@ pub struct Apply<'a> {
     state: State,
     changes: Option<Vec<Change>>,
     lease_changes: Vec<LeaseChange>,
+    /// Sorted.
+    alarms: Vec<Alarm>,
     /// Bytes of pairs that the answers of this batch may still take together.
     answers_left: usize,
     /// A fault left a command half staged.
@@ -132,6 +142,7 @@ impl Apply<'_> {
     /// Whatever does not fit into the budget is left out of the result.
     fn dispatch(&mut self, command: &Command, budget: &mut Budget) -> Result<OutcomeResult, ReadError> {
         command.validate(&Limits::SHARED)?;
+        alarm::admit(&self.alarms, command)?;
         Ok(match command {
             Command::Put(put) => OutcomeResult::Put(self.put(put, budget)?),
             Command::DeleteRange(delete) => OutcomeResult::DeleteRange(self.delete_range(delete, budget)?),
@@ -141,6 +152,7 @@ impl Apply<'_> {
             Command::LeaseRevoke(revoke) => self.lease_revoke(revoke)?,
             Command::LeaseExpire(expire) => OutcomeResult::LeaseExpire(self.lease_expire(expire)?),
             Command::LeaseCheckpoint(checkpoint) => OutcomeResult::LeaseCheckpoint(self.lease_checkpoint(checkpoint)?),
+            Command::Alarm(change) => OutcomeResult::Alarm(self.alarm(*change)),
         })
     }
 
@@ -246,6 +258,24 @@ impl Apply<'_> {
         Ok(deleted)
     }
 
+    /// Answers whether it was not so before.
+    fn alarm(&mut self, change: AlarmChange) -> bool {
+        let AlarmChange { alarm, raise } = change;
+        let row = keys::alarm(&alarm).into();
+        match (self.alarms.binary_search(&alarm), raise) {
+            (Ok(_), true) | (Err(_), false) => return false,
+            (Err(at), true) => {
+                self.alarms.insert(at, alarm);
+                self.staged.put(row, alarm::RAISED);
+            }
+            (Ok(at), false) => {
+                self.alarms.remove(at);
+                self.staged.delete(row);
+            }
+        }
+        true
+    }
+
     fn writer(&mut self) -> Writer<'_> {
         Writer::new(&mut self.staged, &mut self.state, self.changes.is_some())
     }
@@ -273,6 +303,7 @@ impl Apply<'_> {
         }
         self.machine.state = self.state;
         self.machine.mark = Some(mark);
+        self.machine.alarms = self.alarms;
         (self.staged.into_batch(), self.changes.unwrap_or_default())
     }
 }

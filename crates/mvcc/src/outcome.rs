@@ -84,6 +84,8 @@ pub enum OutcomeResult {
     LeaseExpire(u64),
     /// To leases' time written down: how many there were of them.
     LeaseCheckpoint(u64),
+    /// To an alarm: whether it was not as asked before.
+    Alarm(bool),
     /// Refused; nothing was changed.
     Rejected(Reject),
 }

@@ -27,6 +27,7 @@ const LEASE_GRANT: u8 = 7;
 const LEASE_REVOKE: u8 = 8;
 const LEASE_EXPIRE: u8 = 9;
 const LEASE_CHECKPOINT: u8 = 10;
+const ALARM: u8 = 11;
 
 impl Outcome {
     /// The bytes of the outcome.
@@ -66,6 +67,10 @@ impl Outcome {
                 out.push(LEASE_CHECKPOINT);
                 put_varint(&mut out, *count);
             }
+            OutcomeResult::Alarm(changed) => {
+                out.push(ALARM);
+                out.push(u8::from(*changed));
+            }
             OutcomeResult::AnswerTooLarge => out.push(ANSWER_TOO_LARGE),
             OutcomeResult::Rejected(reject) => {
                 out.push(REJECTED);
@@ -96,6 +101,7 @@ impl Outcome {
             LEASE_REVOKE => OutcomeResult::LeaseRevoke,
             LEASE_EXPIRE => OutcomeResult::LeaseExpire(reader.varint("leases expired")?),
             LEASE_CHECKPOINT => OutcomeResult::LeaseCheckpoint(reader.varint("leases checkpointed")?),
+            ALARM => OutcomeResult::Alarm(read_bool(&mut reader, "alarm changed")?),
             ANSWER_TOO_LARGE => OutcomeResult::AnswerTooLarge,
             REJECTED => OutcomeResult::Rejected(Reject::read(&mut reader)?),
             _ => return Err(reader.error("outcome kind")),

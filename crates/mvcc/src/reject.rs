@@ -46,6 +46,9 @@ pub enum Reject {
     /// More seconds than a lease may have.
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+    /// A member is out of space, and the request would take more.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
 }
 
 /// The gRPC status a refusal is sent as.
@@ -59,11 +62,13 @@ pub enum Class {
     NotFound,
     /// `FAILED_PRECONDITION`.
     FailedPrecondition,
+    /// `RESOURCE_EXHAUSTED`.
+    ResourceExhausted,
 }
 
 impl Reject {
     /// Every refusal, in the order of the codes they are encoded with.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::EmptyKey,
         Self::KeyNotFound,
         Self::ValueProvided,
@@ -77,6 +82,7 @@ impl Reject {
         Self::KeyTooLong,
         Self::LeaseExists,
         Self::LeaseTtlTooLarge,
+        Self::NoSpace,
     ];
 
     /// The status it is sent as.
@@ -94,6 +100,7 @@ impl Reject {
             Self::Compacted | Self::FutureRevision | Self::LeaseTtlTooLarge => Class::OutOfRange,
             Self::LeaseNotFound => Class::NotFound,
             Self::LeaseExists => Class::FailedPrecondition,
+            Self::NoSpace => Class::ResourceExhausted,
         }
     }
 
@@ -113,6 +120,7 @@ impl Reject {
             Self::KeyTooLong => 11,
             Self::LeaseExists => 12,
             Self::LeaseTtlTooLarge => 13,
+            Self::NoSpace => 14,
         }
     }
 
@@ -133,6 +141,6 @@ mod tests {
             assert_eq!(Reject::read(&mut Reader::new(vec![reject.code()].into())), Ok(reject));
         }
         assert!(Reject::read(&mut Reader::new(vec![0].into())).is_err());
-        assert!(Reject::read(&mut Reader::new(vec![14].into())).is_err());
+        assert!(Reject::read(&mut Reader::new(vec![15].into())).is_err());
     }
 }

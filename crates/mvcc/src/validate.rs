@@ -42,7 +42,11 @@ impl Command {
             Self::DeleteRange(delete) => delete.validate(),
             Self::Txn(txn) => txn.validate(limits),
             Self::LeaseGrant(grant) => grant.validate(),
-            Self::Compact(_) | Self::LeaseRevoke(_) | Self::LeaseExpire(_) | Self::LeaseCheckpoint(_) => Ok(()),
+            Self::Compact(_)
+            | Self::LeaseRevoke(_)
+            | Self::LeaseExpire(_)
+            | Self::LeaseCheckpoint(_)
+            | Self::Alarm(_) => Ok(()),
         }
     }
 }

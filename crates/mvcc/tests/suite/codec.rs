@@ -1,11 +1,12 @@
 //! The bytes of commands, outcomes and rows: what is written here stays readable for ever.
 
-use base::{LeaseId, Revision};
+use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
-    Command, Compact, CompactResult, Compare, CompareResult, CompareTarget, DeleteRange, DeleteResult, KeyValue,
-    LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseGrantResult, LeaseInstance, LeaseRevoke, Op, OpOutcome, OpResult,
-    Outcome, OutcomeResult, Put, PutResult, RangeRequest, RangeResult, Reject, SortOrder, SortTarget, Txn, TxnResult,
+    Alarm, AlarmChange, AlarmKind, Command, Compact, CompactResult, Compare, CompareResult, CompareTarget, DeleteRange,
+    DeleteResult, KeyValue, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseGrantResult, LeaseInstance, LeaseRevoke, Op,
+    OpOutcome, OpResult, Outcome, OutcomeResult, Put, PutResult, RangeRequest, RangeResult, Reject, SortOrder,
+    SortTarget, Txn, TxnResult,
 };
 
 use crate::store::{Store, bytes, put_leased, put_of};
@@ -48,6 +49,9 @@ fn lease_commands_have_these_bytes() {
     check_command(&Command::LeaseExpire(LeaseExpire { leases: vec![one, two] }), b"\x01\x08\x02\x0e\xac\x02\x10\x01");
     let checkpoint = LeaseCheckpoint { leases: vec![(one, 5)] };
     check_command(&Command::LeaseCheckpoint(checkpoint), b"\x01\x09\x01\x0e\xac\x02\x0a");
+    let alarm = Alarm { member: NodeId(300), kind: AlarmKind::NoSpace };
+    check_command(&Command::Alarm(AlarmChange { alarm, raise: true }), b"\x01\x0a\x01\x01\xac\x02");
+    check_command(&Command::Alarm(AlarmChange { alarm, raise: false }), b"\x01\x0a\0\x01\xac\x02");
     let huge = b"\x01\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
     assert!(Command::decode(Bytes::from_static(huge)).is_err(), "a count beyond the input");
 }

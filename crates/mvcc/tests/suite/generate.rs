@@ -1,10 +1,11 @@
 //! Random requests over few keys, so that they meet: keys with zero bytes, prefixes of each other, and the extremes.
 
-use base::{LeaseId, Revision};
+use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
-    LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
+    Alarm, AlarmChange, AlarmKind, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange,
+    LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget,
+    Txn,
 };
 use proptest::prelude::*;
 
@@ -67,6 +68,14 @@ fn lease_command() -> impl Strategy<Value = Command> {
         2 => prop::collection::vec((lease_instance(), -1i64..120), 0..4)
             .prop_map(|leases| Command::LeaseCheckpoint(LeaseCheckpoint { leases })),
     ]
+}
+
+/// Rather cleared than raised: under an alarm little happens.
+fn alarm() -> impl Strategy<Value = AlarmChange> {
+    (1u64..3, prop::bool::weighted(0.12)).prop_map(|(member, raise)| {
+        let alarm = Alarm { member: NodeId(member), kind: AlarmKind::NoSpace };
+        AlarmChange { alarm, raise }
+    })
 }
 
 pub(crate) fn put() -> impl Strategy<Value = Put> {
@@ -179,6 +188,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         5 => delete().prop_map(Command::DeleteRange),
         10 => txn().prop_map(Command::Txn),
         6 => lease_command(),
+        4 => alarm().prop_map(Command::Alarm),
         2 => REVISIONS.prop_map(|revision| Command::Compact(Compact { revision: Revision(revision) })),
     ]
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{LeaseId, Revision};
+use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Change, Command, CompactResult, Compare, CompareResult, CompareTarget, DeleteResult, Event, EventKind, KeyValue,
@@ -25,6 +25,8 @@ pub(crate) struct Model {
     pub(crate) grants: u64,
     /// What happened to leases, in order.
     pub(crate) lease_log: Vec<LeaseChange>,
+    /// Members out of space.
+    pub(crate) full: BTreeSet<NodeId>,
 }
 
 /// A command in progress.
@@ -57,6 +59,7 @@ impl Model {
             leases: BTreeMap::new(),
             grants: 0,
             lease_log: vec![],
+            full: BTreeSet::new(),
         }
     }
 
@@ -97,6 +100,9 @@ impl Model {
 
     fn try_apply(&mut self, command: &Command) -> Result<OutcomeResult, Reject> {
         validate(command, usize::MAX)?;
+        if !self.full.is_empty() && stores_more(command) {
+            return Err(Reject::NoSpace);
+        }
         let mut step = self.step();
         let result = match command {
             Command::Put(put) => {
@@ -162,6 +168,13 @@ impl Model {
                     written += 1;
                 }
                 return Ok(OutcomeResult::LeaseCheckpoint(written));
+            }
+            Command::Alarm(change) => {
+                let changed = match change.raise {
+                    true => self.full.insert(change.alarm.member),
+                    false => self.full.remove(&change.alarm.member),
+                };
+                return Ok(OutcomeResult::Alarm(changed));
             }
         };
         self.done(step);
@@ -439,6 +452,22 @@ fn select(state: &Map, request: &RangeRequest) -> RangeResult {
     RangeResult { kvs, more, count }
 }
 
+/// What a member out of space takes no more.
+fn stores_more(command: &Command) -> bool {
+    fn puts(ops: &[Op]) -> bool {
+        ops.iter().any(|op| match op {
+            Op::Put(_) => true,
+            Op::Txn(txn) => puts(&txn.success) || puts(&txn.failure),
+            _ => false,
+        })
+    }
+    match command {
+        Command::Put(_) | Command::LeaseGrant(_) => true,
+        Command::Txn(txn) => puts(&txn.success) || puts(&txn.failure),
+        _ => false,
+    }
+}
+
 /// The refusals that need no state, in etcd's order.
 pub(crate) fn validate(command: &Command, ops_max: usize) -> Result<(), Reject> {
     match command {
@@ -459,7 +488,8 @@ pub(crate) fn validate(command: &Command, ops_max: usize) -> Result<(), Reject> 
         | Command::LeaseGrant(_)
         | Command::LeaseRevoke(_)
         | Command::LeaseExpire(_)
-        | Command::LeaseCheckpoint(_) => Ok(()),
+        | Command::LeaseCheckpoint(_)
+        | Command::Alarm(_) => Ok(()),
     }
 }
 

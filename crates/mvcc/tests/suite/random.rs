@@ -54,7 +54,7 @@ fn random_requests_reach_every_refusal_and_every_kind_of_row() {
     let mut refused = std::collections::BTreeMap::new();
     let mut ranks = [0; 3];
     let (mut compacted, mut nested_writes, mut failed_compares) = (0, 0, 0);
-    let (mut revoked_keys, mut expired, mut checkpointed) = (0, 0, 0);
+    let (mut revoked_keys, mut expired, mut checkpointed, mut alarms) = (0, 0, 0, 0);
     for _ in 0..800 {
         let mut store = Store::new();
         let commands = prop::collection::vec(generate::command(), 30).new_tree(&mut runner).unwrap().current();
@@ -71,6 +71,7 @@ fn random_requests_reach_every_refusal_and_every_kind_of_row() {
                 OutcomeResult::LeaseRevoke => revoked_keys += store.machine.state().revision.0 - before.0,
                 OutcomeResult::LeaseExpire(count) => expired += count,
                 OutcomeResult::LeaseCheckpoint(count) => checkpointed += count,
+                OutcomeResult::Alarm(changed) => alarms += i32::from(changed),
                 OutcomeResult::Put(_)
                 | OutcomeResult::DeleteRange(_)
                 | OutcomeResult::LeaseGrant(_)
@@ -90,6 +91,7 @@ fn random_requests_reach_every_refusal_and_every_kind_of_row() {
     let counts = [ranks[0], ranks[1], ranks[2], compacted, nested_writes, failed_compares];
     assert!(counts.iter().all(|count| *count >= 20), "{counts:?}");
     assert!(revoked_keys >= 20 && expired >= 20 && checkpointed >= 20, "{revoked_keys} {expired} {checkpointed}");
+    assert!(alarms >= 20, "{alarms}");
 }
 
 /// The number of runs until the comparison fails.

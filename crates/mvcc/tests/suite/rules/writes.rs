@@ -171,6 +171,7 @@ fn texts_and_classes_are_those_clients_match_on() {
         (Reject::KeyTooLong, Class::InvalidArgument, "etcdserver: key is too long: at most 32000 bytes are possible"),
         (Reject::LeaseExists, Class::FailedPrecondition, "etcdserver: lease already exists"),
         (Reject::LeaseTtlTooLarge, Class::OutOfRange, "etcdserver: too large lease TTL"),
+        (Reject::NoSpace, Class::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
     ];
     assert_eq!(table.map(|(reject, _, _)| reject), Reject::ALL);
     for (reject, class, text) in table {
