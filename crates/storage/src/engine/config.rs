@@ -20,7 +20,7 @@ const DESCRIPTORS_MAX: usize = 256;
 /// Bits per row in bloom filters: about one false positive in a hundred.
 const FILTER_BITS_PER_ROW: f32 = 10.0;
 /// Size of a table on disk.
-const TABLE_BYTES: u64 = 32 << 20;
+pub(super) const TABLE_BYTES: u64 = 32 << 20;
 /// Runs in level 0 that start a compaction.
 pub(super) const LEVEL0_RUNS: u8 = 8;
 

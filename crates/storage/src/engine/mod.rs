@@ -172,6 +172,17 @@ impl LsmEngine {
         self.store().compact()
     }
 
+    /// Makes room: writes everything out and rewrites all tables without what was deleted or replaced. Reads, writes
+    /// and flushes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Fault::Io`]; after a full disk it may be called again.
+    pub fn compact_fully(&self) -> Result<(), Fault> {
+        let _one = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.flush_all()?;
+        self.store().compact_fully()
+    }
+
     /// Makes everything written so far durable, and with it the mark.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use lsm_tree::{AbstractTree, Cache, SeqNo, SequenceNumberCounter, Tree};
 use mvcc::engine::Batch;
 
 use super::buffer::Buffer;
-use super::config::{LEVEL0_RUNS, fault, open_tree, strategy, verify_version};
+use super::config::{LEVEL0_RUNS, TABLE_BYTES, fault, open_tree, strategy, verify_version};
 use super::layers::{Layers, newest_rows};
 use super::merge::copy;
 use super::pointer::tree_path;
@@ -239,6 +239,15 @@ impl Store {
             self.settle_versions()?;
         }
         Ok(worked)
+    }
+
+    /// Rewrites all tables: nothing is left of what was deleted or replaced. Takes as long as the data is large.
+    pub(super) fn compact_fully(&self) -> Result<(), Fault> {
+        if self.tree.table_count() == 0 {
+            return Ok(());
+        }
+        self.tree.major_compact(TABLE_BYTES, self.watermark()).map_err(|error| self.fault("compact", &error))?;
+        self.settle_versions()
     }
 
     /// Row versions that no view at or above this number needs may be dropped.
