@@ -23,6 +23,7 @@ mod lease;
 mod load;
 mod routing;
 mod sim;
+mod upkeep;
 mod watch;
 mod watch_verb;
 

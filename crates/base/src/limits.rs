@@ -84,6 +84,8 @@ pub const WATCH_HISTORY_READS_MAX: usize = 2;
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 /// Smallest such time, as in etcd.
 pub const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Default of `--quota-backend-bytes`, as in etcd.
+pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// Size of one write-ahead log segment in bytes.
 pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// Log bytes kept behind the applied index for followers that fall behind; beyond it they get a snapshot.

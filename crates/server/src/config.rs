@@ -6,6 +6,15 @@ use std::time::Duration;
 
 use kernel::Protocol;
 
+/// Which history a cluster keeps when it compacts by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// That of this time.
+    Periodic(Duration),
+    /// That of so many revisions.
+    Revisions(i64),
+}
+
 /// Everything [`crate::Server::start`] needs.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -41,8 +50,10 @@ pub struct Config {
     pub max_txn_ops: usize,
     /// Concurrent streams per client connection.
     pub max_concurrent_streams: u32,
-    /// Storage quota in bytes as `Status` reports it; 0 means the default.
+    /// Storage quota in bytes; 0 means the default, a negative number no limit.
     pub quota_backend_bytes: i64,
+    /// Compaction of history without being asked.
+    pub auto_compaction: Option<AutoCompaction>,
     /// Time between two progress responses to a watch that asked for them and sees no events.
     pub watch_progress_interval: Duration,
     /// Threads that serve clients; 0 picks one for every two cores, at least one.

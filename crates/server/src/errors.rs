@@ -24,6 +24,7 @@ pub(crate) fn rejected(reject: Reject) -> Status {
         Class::OutOfRange => Code::OutOfRange,
         Class::NotFound => Code::NotFound,
         Class::FailedPrecondition => Code::FailedPrecondition,
+        Class::ResourceExhausted => Code::ResourceExhausted,
     };
     Status::new(code, reject.to_string())
 }

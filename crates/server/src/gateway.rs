@@ -9,7 +9,7 @@ use base::{GroupId, LeaseId, Revision, limits};
 use bytes::Bytes;
 use mvcc::{
     Command, Engine, Limits, Op, OpResult, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError,
-    Txn,
+    StateHash, Txn,
 };
 use node::{Event, LeaseAsk, LeaseTimes, Request, Response, Uncertainty};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -22,6 +22,7 @@ use crate::host::maintenance::Upkeep;
 use crate::lane::{Answer, Lane};
 use crate::members::Directory;
 use crate::metrics::Metrics;
+use crate::space::Space;
 use crate::standing::StandingCell;
 use crate::waits::KeyWaits;
 use crate::watch::{Desk, Feed};
@@ -47,7 +48,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) max_request_bytes: usize,
-    pub(crate) quota_bytes: u64,
+    pub(crate) space: Arc<Space>,
     pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) lease_ids: LeaseIds,
@@ -125,6 +126,7 @@ impl Gateway {
         if payload.len() > self.context.max_request_bytes {
             return Err(errors::too_large());
         }
+        self.context.space.admit(command).map_err(errors::rejected)?;
         let Some(answer) = self.ask(Request::Propose { group: GROUP, payload }).await? else {
             // It may have been proposed before the node stopped.
             return Err(errors::refused(&Response::Unknown(Uncertainty::LeaderFailed)));
@@ -210,6 +212,19 @@ impl Gateway {
         }
         let inner = result.responses.pop().ok_or_else(|| Status::internal("a guarded request was not answered"))?;
         Ok((revision, inner.result))
+    }
+
+    /// Hashes the state at a revision; 0 or less is the latest. Reads everything.
+    pub(crate) async fn hash(&self, revision: Revision) -> Result<StateHash, Status> {
+        let place = place_of(&self.context.large_reads, 1).await?;
+        let engine = Arc::clone(&self.context.engine);
+        let read = move || {
+            let hash = mvcc::hash(&*engine.view(), revision);
+            drop(place);
+            hash
+        };
+        let hash = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
+        hash.map_err(|error| read_error(&error))
     }
 
     /// Hands leadership to the given node.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use mvcc::AlarmKind;
 use serde_json::json;
 
 use crate::gateway::Gateway;
@@ -118,6 +119,11 @@ async fn probe(gateway: &Gateway, checks: &[Check], query: &Query<'_>) -> Respon
 }
 
 async fn health(gateway: &Gateway, query: &Query<'_>) -> Response<Full<Bytes>> {
+    let excluded = |name: &str| query.all("exclude").any(|excluded| excluded == name);
+    let is_full = gateway.context.space.alarms().iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+    if is_full && !excluded("NOSPACE") {
+        return unhealthy("ALARM NOSPACE");
+    }
     let serializable = query.all("serializable").any(|value| value == "true");
     if !serializable && gateway.context.standing.look(|status| status.leader.is_none()) {
         return unhealthy("RAFT NO LEADER");
@@ -145,7 +151,7 @@ fn metrics(gateway: &Gateway) -> Response<Full<Bytes>> {
         committed_index: status.commit.0,
         requests_in_flight: context.in_flight.load(Ordering::Relaxed) as u64,
         db_size_bytes: context.upkeep.sizes.on_disk(),
-        quota_bytes: context.quota_bytes,
+        quota_bytes: context.space.quota_bytes().unwrap_or(0),
         revision: state.as_ref().map_or(0, |state| state.revision.0),
         compacted_revision: state.as_ref().map_or(0, |state| state.compacted.0),
         watch: context.feed.counts(),

@@ -5,6 +5,7 @@
 //! thread (log reads for laggards, snapshots) and client threads (gRPC and HTTP). What each may do is in `host` and
 //! `clients`.
 
+mod auto_compaction;
 mod body;
 mod clients;
 mod clock;
@@ -23,11 +24,12 @@ mod members;
 mod metrics;
 mod peer;
 mod recipe;
+mod space;
 mod standing;
 mod start;
 mod stream;
 mod waits;
 mod watch;
 
-pub use config::{ClusterState, Config, InitialMember};
+pub use config::{AutoCompaction, ClusterState, Config, InitialMember};
 pub use start::{Server, StartError};

@@ -19,9 +19,10 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
+use crate::auto_compaction;
 use crate::clients::{self, Services};
 use crate::clock;
-use crate::config::{ClusterState, Config};
+use crate::config::{AutoCompaction, ClusterState, Config};
 use crate::gateway::{Context, GROUP, Gateway};
 use crate::grpc::{LeaseIds, ttl_min_s};
 use crate::host::apply_thread::ApplyThread;
@@ -34,11 +35,10 @@ use crate::lane::{AnswerBatch, Lane, Outbox};
 use crate::members::Directory;
 use crate::metrics::Metrics;
 use crate::peer::transport::{Inbox, SelfPortrait, Transport};
+use crate::space::{self, Space};
 use crate::standing::StandingCell;
 use crate::watch::{Desk, Feed, Quota};
 
-/// etcd's default for `--quota-backend-bytes`.
-const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// How long a stopping leader waits for its successor.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -137,10 +137,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             limits: mvcc::Limits { txn_ops_max: config.max_txn_ops },
             max_request_bytes: config.max_request_bytes,
-            quota_bytes: u64::try_from(config.quota_backend_bytes)
-                .ok()
-                .filter(|q| *q > 0)
-                .unwrap_or(QUOTA_BYTES_DEFAULT),
+            space: Arc::new(Space::new(Arc::clone(&upkeep), quota_bytes(config.quota_backend_bytes))),
             in_flight: AtomicUsize::new(0),
             lease_ids: LeaseIds::new(random()),
             lease_ttl_min_s: ttl_min_s(config.election_timeout),
@@ -170,6 +167,7 @@ impl Server {
                     connections: Arc::clone(&connections),
                     streams_max: config.max_concurrent_streams,
                     election_timeout: config.election_timeout,
+                    auto_compaction: config.auto_compaction.filter(|_| number == 0),
                     stop: stop.clone(),
                 },
             )?);
@@ -250,6 +248,14 @@ fn client_threads(config: &Config) -> usize {
     match config.client_threads {
         0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 64),
         threads => threads.min(256),
+    }
+}
+
+/// etcd's meaning of `--quota-backend-bytes`: 0 is the default, a negative number no limit.
+fn quota_bytes(flag: i64) -> Option<u64> {
+    match flag {
+        0 => Some(limits::QUOTA_BYTES_DEFAULT),
+        _ => u64::try_from(flag).ok(),
     }
 }
 
@@ -390,6 +396,7 @@ impl Host<'_> {
             upkeep: Arc::clone(self.upkeep),
             key_waits: Arc::clone(&self.context.key_waits),
             feed: Arc::clone(&self.context.feed),
+            space: Arc::clone(&self.context.space),
             stop: self.failure.watch(),
         };
         threads.push(self.spawn("apply", move || apply.run(&apply_receiver))?);
@@ -481,6 +488,7 @@ struct ClientThread {
     connections: Arc<AtomicUsize>,
     streams_max: u32,
     election_timeout: Duration,
+    auto_compaction: Option<AutoCompaction>,
     stop: watch::Receiver<bool>,
 }
 
@@ -493,6 +501,12 @@ fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle
             runtime.block_on(async move {
                 tokio::spawn(Arc::clone(&thread.gateway.lane).deliver(thread.batches));
                 let (desk, standing) = (&thread.gateway.desk, &thread.gateway.context.standing);
+                if number == 0 {
+                    tokio::spawn(space::guard(thread.gateway.clone(), thread.stop.clone()));
+                }
+                if let Some(policy) = thread.auto_compaction {
+                    tokio::spawn(auto_compaction::run(thread.gateway.clone(), policy, thread.stop.clone()));
+                }
                 let watching = Arc::clone(desk).run(Arc::clone(standing), thread.election_timeout, thread.stop.clone());
                 tokio::spawn(watching);
                 let services = Arc::new(Services::new(thread.gateway));

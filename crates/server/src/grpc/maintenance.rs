@@ -1,10 +1,12 @@
-//! `etcdserverpb.Maintenance`: so far `Status`, `MoveLeader` and an empty list of alarms.
+//! `etcdserverpb.Maintenance`: how a member stands, what it holds, and what an operator may do about it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use api::etcdserverpb as pb;
-use base::NodeId;
+use api::etcdserverpb::AlarmType;
+use base::{NodeId, Revision};
+use mvcc::{Alarm, AlarmChange, AlarmKind, Command, OutcomeResult};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -17,24 +19,62 @@ pub(crate) struct MaintenanceService {
     pub(crate) gateway: Arc<Gateway>,
 }
 
+const fn wire(kind: AlarmKind) -> AlarmType {
+    match kind {
+        AlarmKind::NoSpace => AlarmType::Nospace,
+    }
+}
+
+fn alarm_member(alarm: Alarm) -> pb::AlarmMember {
+    pb::AlarmMember { member_id: alarm.member.0, alarm: wire(alarm.kind) as i32 }
+}
+
+/// The text of an alarm in the status of a member, as etcd prints it.
+fn alarm_text(alarm: Alarm) -> String {
+    format!("memberID:{} alarm:{} ", alarm.member.0, wire(alarm.kind).as_str_name())
+}
+
+/// The quota as `Status` tells it; etcd passes on what switches it off.
+fn quota_of(quota_bytes: Option<u64>) -> i64 {
+    quota_bytes.map_or(-1, |quota| i64::try_from(quota).unwrap_or(i64::MAX))
+}
+
+impl MaintenanceService {
+    /// Raises or clears an alarm through the log; answers with it, unless it was not up and is not.
+    async fn change_alarm(&self, request: &pb::AlarmRequest, raise: bool) -> Result<Vec<Alarm>, Status> {
+        let kind = match request.alarm() {
+            AlarmType::Nospace => AlarmKind::NoSpace,
+            AlarmType::None => return Ok(Vec::new()),
+            // A member that is damaged stops; it does not go on and say so.
+            AlarmType::Corrupt if raise => return Err(not_offered("raising the alarm CORRUPT")),
+            AlarmType::Corrupt => return Ok(Vec::new()),
+        };
+        let alarm = Alarm { member: NodeId(request.member_id), kind };
+        match self.gateway.propose(&Command::Alarm(AlarmChange { alarm, raise })).await? {
+            (_, OutcomeResult::Alarm(changed)) if changed || raise => Ok(vec![alarm]),
+            (_, OutcomeResult::Alarm(_)) => Ok(Vec::new()),
+            _ => Err(Status::internal("an alarm was answered like something else")),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl pb::maintenance_server::Maintenance for MaintenanceService {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let context = &self.gateway.context;
         let state = mvcc::state(&*context.engine.view()).map_err(|fault| errors::fault(&fault))?;
         let size = context.upkeep.sizes.on_disk();
-        let errors = if context.standing.look(|status| status.leader.is_some()) {
-            Vec::new()
-        } else {
-            vec![String::from("etcdserver: no leader")]
-        };
+        let leaderless = context.standing.look(|status| status.leader.is_none());
+        let no_leader = leaderless.then(|| String::from("etcdserver: no leader"));
+        let alarms = context.space.alarms().into_iter().map(alarm_text);
+        let errors = no_leader.into_iter().chain(alarms).collect();
         let header = header(context, state.revision);
         Ok(Response::new(context.standing.look(|status| pb::StatusResponse {
             header,
             version: API_VERSION.into(),
             db_size: i64::try_from(size).unwrap_or(i64::MAX),
             db_size_in_use: i64::try_from(size).unwrap_or(i64::MAX),
-            db_size_quota: i64::try_from(context.quota_bytes).unwrap_or(i64::MAX),
+            db_size_quota: quota_of(context.space.quota_bytes()),
             leader: status.leader.unwrap_or_default().0,
             raft_index: status.commit.0,
             raft_term: status.ballot.round,
@@ -62,27 +102,47 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
-    /// This version raises no alarms: a node whose disk is full or damaged stops. So the list is empty, and there is
-    /// nothing to switch off; switching one on is refused.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        if request.into_inner().action() == pb::alarm_request::AlarmAction::Activate {
-            return Err(not_offered("activating an alarm"));
-        }
-        let context = &self.gateway.context;
-        let state = mvcc::state(&*context.engine.view()).map_err(|fault| errors::fault(&fault))?;
-        Ok(Response::new(pb::AlarmResponse { header: header(context, state.revision), alarms: Vec::new() }))
+        let request = request.into_inner();
+        let alarms = match request.action() {
+            pb::alarm_request::AlarmAction::Get => {
+                self.gateway.read_point().await?;
+                let alarms = self.gateway.context.space.alarms();
+                let asked_for =
+                    |alarm: &Alarm| request.alarm() == AlarmType::None || request.alarm() == wire(alarm.kind);
+                alarms.into_iter().filter(asked_for).collect()
+            }
+            pb::alarm_request::AlarmAction::Activate => self.change_alarm(&request, true).await?,
+            pb::alarm_request::AlarmAction::Deactivate => self.change_alarm(&request, false).await?,
+        };
+        let alarms = alarms.into_iter().map(alarm_member).collect();
+        let state = mvcc::state(&*self.gateway.context.engine.view()).map_err(|fault| errors::fault(&fault))?;
+        Ok(Response::new(pb::AlarmResponse { header: header(&self.gateway.context, state.revision), alarms }))
     }
 
+    /// There is nothing to do that is not done all the time; a client that asks gets the room back now.
     async fn defragment(&self, _: Request<pb::DefragmentRequest>) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Err(not_offered("Defragment"))
+        let upkeep = &self.gateway.context.upkeep;
+        upkeep.made_room(upkeep.make_room()).await;
+        // etcd sends this answer without a header.
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
+    /// A fingerprint of the latest state. etcd hashes the bytes of its file; that is of no use for comparing members,
+    /// and nobody can depend on its value.
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        Err(not_offered("Hash"))
+        let hash = self.gateway.hash(Revision(0)).await?;
+        Ok(Response::new(pb::HashResponse { header: header(&self.gateway.context, hash.current), hash: hash.hash }))
     }
 
-    async fn hash_kv(&self, _: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
-        Err(not_offered("HashKV"))
+    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+        let hash = self.gateway.hash(Revision(request.into_inner().revision)).await?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: header(&self.gateway.context, hash.current),
+            hash: hash.hash,
+            compact_revision: hash.compacted.0,
+            hash_revision: hash.revision.0,
+        }))
     }
 
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::host::maintenance::Upkeep;
 use crate::lane::{Answer, Outbox};
 use crate::metrics::Metrics;
+use crate::space::Space;
 use crate::waits::KeyWaits;
 use crate::watch::Feed;
 
@@ -43,6 +44,7 @@ pub(crate) struct ApplyThread {
     pub(crate) upkeep: Arc<Upkeep>,
     pub(crate) key_waits: Arc<KeyWaits>,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) space: Arc<Space>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -58,7 +60,9 @@ impl ApplyThread {
     pub(crate) fn run(mut self, jobs: &Receiver<ApplyJob>) -> Result<(), Fault> {
         let mut machines = BTreeMap::new();
         for (group, engine) in &self.engines {
-            machines.insert(*group, Machine::open(&**engine)?);
+            let machine = Machine::open(&**engine)?;
+            self.space.alarmed(machine.alarms());
+            machines.insert(*group, machine);
         }
         let mut next = None;
         while let Some(job) = next.take().or_else(|| jobs.recv().ok()) {
@@ -93,6 +97,7 @@ impl ApplyThread {
                     // What happened on the way there is in the history that came along.
                     self.feed.publish(Revision::default(), machine.state().revision, None);
                     self.key_waits.anything();
+                    self.space.alarmed(machine.alarms());
                     machines.insert(group, machine);
                     self.tell(Event::LeasesLoaded { group, leases });
                     self.tell(Event::SnapshotInstalled { id });
@@ -144,6 +149,7 @@ impl ApplyThread {
             false => {}
         }
         self.feed.publish(before, after, is_kept.then_some(changes));
+        self.space.alarmed(machine.alarms());
         self.metrics.engine_write.observe(started.elapsed());
         self.metrics.proposals_committed.add(count as u64);
         self.upkeep.compacted(compacted);

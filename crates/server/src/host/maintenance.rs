@@ -25,12 +25,34 @@ const SWEEP_EVENTS: usize = 1000;
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
     state_bytes: AtomicU64,
+    buffered_bytes: AtomicU64,
+    /// What writes taken in since the last measurement may add.
+    coming_bytes: AtomicU64,
 }
 
 impl Sizes {
     /// Bytes the state takes on disk.
     pub(crate) fn on_disk(&self) -> u64 {
         self.state_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes the state takes, be they on disk or on their way there.
+    pub(crate) fn taken(&self) -> u64 {
+        [&self.state_bytes, &self.buffered_bytes, &self.coming_bytes]
+            .map(|bytes| bytes.load(Ordering::Relaxed))
+            .iter()
+            .sum()
+    }
+
+    /// A write that may add so much was taken in.
+    pub(crate) fn coming(&self, bytes: u64) {
+        self.coming_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn measured(&self, state_bytes: u64, buffered_bytes: u64) {
+        self.coming_bytes.store(0, Ordering::Relaxed);
+        self.state_bytes.store(state_bytes, Ordering::Relaxed);
+        self.buffered_bytes.store(buffered_bytes, Ordering::Relaxed);
     }
 }
 
@@ -39,6 +61,8 @@ struct Wanted {
     look: bool,
     stop: bool,
     floor: Revision,
+    /// Full compactions asked for so far.
+    full: u64,
 }
 
 /// How other threads talk to the upkeep.
@@ -47,6 +71,8 @@ pub(crate) struct Upkeep {
     wanted: Mutex<Wanted>,
     changed: Condvar,
     swept: watch::Sender<Revision>,
+    /// Full compactions carried out; several that are asked for together count as one each.
+    compacted_fully: watch::Sender<u64>,
     pub(crate) sizes: Sizes,
 }
 
@@ -56,6 +82,7 @@ impl Upkeep {
             wanted: Mutex::default(),
             changed: Condvar::new(),
             swept: watch::Sender::new(Revision(-1)),
+            compacted_fully: watch::Sender::new(0),
             sizes: Sizes::default(),
         })
     }
@@ -88,6 +115,23 @@ impl Upkeep {
         drop(self.swept.subscribe().wait_for(|swept| *swept >= revision).await);
     }
 
+    /// The floor below which everything is gone.
+    pub(crate) fn swept_to(&self) -> Revision {
+        *self.swept.borrow()
+    }
+
+    /// Asks for the room that deleted and replaced rows take. Returns a number for [`Self::made_room`].
+    pub(crate) fn make_room(&self) -> u64 {
+        let mut wanted = self.lock();
+        wanted.full += 1;
+        wanted.full
+    }
+
+    /// Waits until what was asked for is done.
+    pub(crate) async fn made_room(&self, asked: u64) {
+        drop(self.compacted_fully.subscribe().wait_for(|done| *done >= asked).await);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Wanted> {
         // A panic cannot leave the flags half changed.
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,7 +156,7 @@ pub(crate) fn run(
 ) -> Result<(), Fault> {
     let mut checkpointed: BTreeMap<GroupId, Index> = BTreeMap::new();
     while upkeep.wait() {
-        let mut bytes = 0;
+        let (mut bytes, mut buffered) = (0, 0);
         for (group, engine) in engines {
             engine.flush_sealed()?;
             if let Some(mark) = engine.persisted_mark()? {
@@ -123,9 +167,11 @@ pub(crate) fn run(
                 }
             }
             sweep(upkeep, engine)?;
-            bytes += engine.stats().disk_bytes;
+            let stats = engine.stats();
+            bytes += stats.disk_bytes;
+            buffered += stats.memtable_bytes;
         }
-        upkeep.sizes.state_bytes.store(bytes, Ordering::Relaxed);
+        upkeep.sizes.measured(bytes, buffered);
     }
     Ok(())
 }
@@ -140,8 +186,17 @@ pub(crate) fn compact(upkeep: &Upkeep, engines: &BTreeMap<GroupId, Arc<LsmEngine
     }
     while !upkeep.lock().stop {
         let mut worked = false;
+        let asked = upkeep.lock().full;
+        let makes_room = asked > *upkeep.compacted_fully.borrow();
         for engine in engines.values() {
+            if makes_room {
+                engine.compact_fully()?;
+            }
             worked |= engine.compact()?;
+        }
+        if makes_room {
+            upkeep.compacted_fully.send_replace(asked);
+            upkeep.wake();
         }
         if !worked {
             std::thread::sleep(COMPACTION_PAUSE);

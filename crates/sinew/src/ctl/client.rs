@@ -12,11 +12,11 @@ use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use api::etcdserverpb::watch_client::WatchClient;
 use api::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AuthenticateRequest, CompactionRequest, CompactionResponse, DeleteRangeRequest,
-    DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesRequest, LeaseLeasesResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest,
-    MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
-    TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    AlarmRequest, AlarmResponse, AuthenticateRequest, CompactionRequest, CompactionResponse, DefragmentRequest,
+    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, MoveLeaderRequest, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
@@ -172,6 +172,30 @@ impl Client {
     pub(crate) async fn alarms(&self) -> Result<AlarmResponse, Failure> {
         let send = async |channel, request| MaintenanceClient::new(channel).alarm(request).await;
         self.call(Kind::Read, AlarmRequest::default(), send).await
+    }
+
+    /// Changes an alarm.
+    pub(crate) async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Failure> {
+        let send = async |channel, request| MaintenanceClient::new(channel).alarm(request).await;
+        self.call(Kind::Write, request, send).await
+    }
+
+    /// The fingerprint of the state of the member behind the endpoint.
+    pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKvResponse, Failure> {
+        let send = async |channel, request| MaintenanceClient::new(channel).hash_kv(request).await;
+        self.call(Kind::Read, HashKvRequest { revision }, send).await
+    }
+
+    /// Makes the member behind the endpoint give back the room of deleted data.
+    pub(crate) async fn defragment(&self) -> Result<(), Failure> {
+        let send = async |channel, request| MaintenanceClient::new(channel).defragment(request).await;
+        self.call(Kind::Read, DefragmentRequest {}, send).await.map(drop)
+    }
+
+    /// Makes the member behind the endpoint, the leader, hand over.
+    pub(crate) async fn move_leader(&self, target_id: u64) -> Result<(), Failure> {
+        let send = async |channel, request| MaintenanceClient::new(channel).move_leader(request).await;
+        self.call(Kind::Write, MoveLeaderRequest { target_id }, send).await.map(drop)
     }
 
     /// Opens a stream of watches at one endpoint. It ends when that member knows no leader.

@@ -1,4 +1,4 @@
-//! `endpoint health` and `endpoint status`: one question to every endpoint.
+//! `endpoint health`, `status` and `hashkv`: one question to every endpoint.
 
 use api::etcdserverpb::{AlarmType, RangeRequest};
 use bytes::Bytes;
@@ -8,12 +8,13 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::{Failure, Settings, Streams};
-use crate::print::{Answer, Health, Status};
+use crate::print::{Answer, HashKv, Health, Status};
 
 /// Arguments of `endpoint`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   sinew endpoint health --cluster
+  sinew endpoint hashkv --cluster --rev 100
   sinew endpoint status -w table --endpoints 127.0.0.1:2379,127.0.0.1:22379")]
 pub(crate) struct EndpointArgs {
     /// Ask every endpoint the cluster knows, instead of those in --endpoints
@@ -29,6 +30,12 @@ enum EndpointVerb {
     Health,
     /// Version, size, role and progress of each member
     Status,
+    /// A fingerprint of each member's state; equal at equal revisions
+    Hashkv {
+        /// At this revision; 0 is each member's latest
+        #[arg(long, default_value_t = 0)]
+        rev: i64,
+    },
 }
 
 /// Runs `endpoint`.
@@ -38,18 +45,24 @@ pub(super) async fn run(
     streams: &mut Streams<'_>,
 ) -> Result<(), Failure> {
     if arguments.cluster {
-        let members = Client::new(&settings).members(true).await.map_err(|failure| match failure {
-            Failure::Request(reason) => {
-                Failure::Request(format!("failed to fetch endpoints from etcd cluster member list: {reason}"))
-            }
-            other => other,
-        })?;
-        settings.endpoints = members.members.into_iter().flat_map(|member| member.client_urls).collect();
+        settings.endpoints = cluster_endpoints(&settings).await?;
     }
     match arguments.verb {
         EndpointVerb::Health => health(&settings, streams).await,
         EndpointVerb::Status => status(&settings, streams).await,
+        EndpointVerb::Hashkv { rev } => hash_kv(&settings, rev, streams).await,
     }
+}
+
+/// Every endpoint the cluster knows.
+pub(super) async fn cluster_endpoints(settings: &Settings) -> Result<Vec<String>, Failure> {
+    let members = Client::new(settings).members(true).await.map_err(|failure| match failure {
+        Failure::Request(reason) => {
+            Failure::Request(format!("failed to fetch endpoints from etcd cluster member list: {reason}"))
+        }
+        other => other,
+    })?;
+    Ok(members.members.into_iter().flat_map(|member| member.client_urls).collect())
 }
 
 async fn health(settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
@@ -115,6 +128,23 @@ async fn status(settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Fa
     }
     streams.show(&Answer::Status(list), settings)?;
     if failed { Err(Failure::Silent) } else { Ok(()) }
+}
+
+async fn hash_kv(settings: &Settings, revision: i64, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let client = Client::new(settings);
+    let (mut list, mut failure) = (Vec::new(), Ok(()));
+    for endpoint in &settings.endpoints {
+        match client.only(endpoint).hash_kv(revision).await {
+            Ok(response) => list.push(HashKv { endpoint: endpoint.clone(), response }),
+            Err(Failure::Request(reason)) => {
+                writeln!(streams.err, "Failed to get the hash of endpoint {endpoint} ({reason})")?;
+                failure = Err(Failure::Request(reason));
+            }
+            Err(other) => failure = Err(other),
+        }
+    }
+    streams.show(&Answer::HashKv(list), settings)?;
+    failure
 }
 
 /// Asks all endpoints at the same time; answers come in the order of the endpoints.

@@ -13,6 +13,7 @@ mod member;
 mod session;
 mod settings;
 mod txn;
+pub(crate) mod upkeep;
 mod watch;
 
 use std::ffi::OsString;
@@ -52,6 +53,12 @@ pub(crate) enum Verb {
     Endpoint(endpoint::EndpointArgs),
     /// Look at the members
     Member(member::MemberArgs),
+    /// Look at alarms, and clear them
+    Alarm(upkeep::AlarmArgs),
+    /// Give the room of deleted data back now
+    Defrag(upkeep::DefragArgs),
+    /// Make another member lead
+    MoveLeader(upkeep::MoveLeaderArgs),
     /// Print the version of this program and of the API
     Version,
 }
@@ -105,7 +112,14 @@ pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Stream
     if settings.style.format == Format::Table
         && matches!(
             verb,
-            Verb::Put(_) | Verb::Get(_) | Verb::Del(_) | Verb::Txn(_) | Verb::Lease(_) | Verb::Lock(_) | Verb::Elect(_)
+            Verb::Put(_)
+                | Verb::Get(_)
+                | Verb::Del(_)
+                | Verb::Txn(_)
+                | Verb::Lease(_)
+                | Verb::Lock(_)
+                | Verb::Elect(_)
+                | Verb::Alarm(_)
         )
     {
         return Err(Failure::Usage("table not supported as output format".to_owned()));
@@ -145,6 +159,9 @@ pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Stream
         Verb::Elect(arguments) => lock::elect(&arguments, &settings, streams).await,
         Verb::Endpoint(arguments) => endpoint::run(&arguments, settings, streams).await,
         Verb::Member(arguments) => member::run(&arguments, &settings, streams).await,
+        Verb::Alarm(arguments) => upkeep::alarm(&arguments, &settings, streams).await,
+        Verb::Defrag(arguments) => upkeep::defrag(&arguments, settings, streams).await,
+        Verb::MoveLeader(arguments) => upkeep::move_leader(&arguments, &settings, streams).await,
         Verb::Version => {
             writeln!(streams.out, "sinew version: {}", env!("CARGO_PKG_VERSION"))?;
             writeln!(streams.out, "API version: {API_VERSION}")?;

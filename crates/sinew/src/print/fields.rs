@@ -6,7 +6,7 @@ use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse};
 use api::mvccpb::KeyValue;
 
-use super::{Answer, Status, duration, event_type};
+use super::{Answer, HashKv, Status, duration, event_type};
 use crate::quote::quoted;
 
 /// Renders `answer`.
@@ -74,6 +74,22 @@ pub(super) fn render(answer: &Answer) -> Vec<u8> {
                 page.field("Health", health.error.is_none());
                 page.field("Took", duration(health.took));
                 page.field("Error", health.error.as_deref().unwrap_or(""));
+                page.0.push('\n');
+            }
+        }
+        Answer::HashKv(list) => {
+            for HashKv { endpoint, response } in list {
+                page.header(response.header.as_ref());
+                page.field("Endpoint", quoted(endpoint.as_bytes()));
+                page.field("Hash", response.hash);
+                page.0.push('\n');
+            }
+        }
+        Answer::Alarms(response) => {
+            page.header(response.header.as_ref());
+            for alarm in &response.alarms {
+                page.field("MemberID", alarm.member_id);
+                page.field("AlarmType", alarm.alarm().as_str_name());
                 page.0.push('\n');
             }
         }

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{
-    DeleteRangeResponse, DowngradeInfo, Member, PutResponse, RangeResponse, ResponseHeader, StatusResponse,
-    TxnResponse, WatchResponse,
+    AlarmMember, DeleteRangeResponse, DowngradeInfo, HashKvResponse, Member, PutResponse, RangeResponse,
+    ResponseHeader, StatusResponse, TxnResponse, WatchResponse,
 };
 use api::mvccpb::KeyValue;
 
@@ -70,6 +70,19 @@ pub(super) fn render(answer: &Answer, hex: bool) -> String {
             object.finish()
         }))
         .unwrap_or_else(|| "null".to_owned()),
+        Answer::HashKv(hashes) => list(hashes.iter().map(|one| {
+            let mut object = Object::new();
+            object.always_text("Endpoint", &one.endpoint);
+            object.raw("HashKV", Some(hash_kv(&one.response)));
+            object.finish()
+        }))
+        .unwrap_or_else(|| "null".to_owned()),
+        Answer::Alarms(response) => {
+            let mut object = Object::new();
+            object.raw("header", response.header.as_ref().map(header));
+            object.raw("alarms", list(response.alarms.iter().map(alarm)));
+            object.finish()
+        }
         Answer::Status(statuses) => list(statuses.iter().map(|one| {
             let mut object = Object::new();
             object.always_text("Endpoint", &one.endpoint);
@@ -224,6 +237,22 @@ fn status(response: &StatusResponse) -> String {
     object.text("storageVersion", &response.storage_version);
     object.number("dbSizeQuota", response.db_size_quota);
     object.raw("downgradeInfo", response.downgrade_info.as_ref().map(downgrade));
+    object.finish()
+}
+
+fn hash_kv(response: &HashKvResponse) -> String {
+    let mut object = Object::new();
+    object.raw("header", response.header.as_ref().map(header));
+    object.number("hash", response.hash);
+    object.number("compact_revision", response.compact_revision);
+    object.number("hash_revision", response.hash_revision);
+    object.finish()
+}
+
+fn alarm(alarm: &AlarmMember) -> String {
+    let mut object = Object::new();
+    object.number("memberID", alarm.member_id);
+    object.number("alarm", alarm.alarm);
     object.finish()
 }
 

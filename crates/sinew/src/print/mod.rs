@@ -12,9 +12,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use api::etcdserverpb::{
-    DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
-    LeaseTimeToLiveResponse, Member, MemberListResponse, PutResponse, RangeResponse, StatusResponse, TxnResponse,
-    WatchResponse,
+    AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member, MemberListResponse, PutResponse,
+    RangeResponse, StatusResponse, TxnResponse, WatchResponse,
 };
 use prost::Message as _;
 
@@ -76,6 +76,19 @@ pub(crate) enum Answer {
     Health(Vec<Health>),
     /// Of `endpoint status`.
     Status(Vec<Status>),
+    /// Of `endpoint hashkv`.
+    HashKv(Vec<HashKv>),
+    /// Of `alarm`.
+    Alarms(AlarmResponse),
+}
+
+/// One line of `endpoint hashkv`.
+#[derive(Debug)]
+pub(crate) struct HashKv {
+    /// As the user wrote it.
+    pub(crate) endpoint: String,
+    /// What it said.
+    pub(crate) response: HashKvResponse,
 }
 
 /// One line of `endpoint health`.
@@ -150,7 +163,8 @@ fn encoded(answer: &Answer) -> Option<Vec<u8>> {
         Answer::LeaseKeepAlive(response) => Some(response.encode_to_vec()),
         Answer::LeaseTimeToLive(response, _) => Some(response.encode_to_vec()),
         Answer::Leases(response) => Some(response.encode_to_vec()),
-        Answer::Health(_) | Answer::Status(_) => None,
+        Answer::Alarms(response) => Some(response.encode_to_vec()),
+        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) => None,
     }
 }
 

@@ -6,7 +6,8 @@ use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, TxnResponse};
 use api::mvccpb::KeyValue;
 
-use super::{Answer, Printed, Style, duration, event_type, member_row, status_row};
+use super::{Answer, HashKv, Printed, Style, duration, event_type, member_row, status_row};
+use crate::ctl::upkeep::alarm_text;
 
 /// Renders `answer`.
 pub(super) fn render(answer: &Answer, style: Style) -> Printed {
@@ -57,6 +58,14 @@ pub(super) fn render(answer: &Answer, style: Style) -> Printed {
                     }
                 }
             }
+        }
+        Answer::HashKv(list) => {
+            for HashKv { endpoint, response } in list {
+                line(out, format!("{endpoint}, {}", response.hash).as_bytes());
+            }
+        }
+        Answer::Alarms(response) => {
+            response.alarms.iter().for_each(|alarm| line(out, alarm_text(alarm).as_bytes()));
         }
         Answer::Status(list) => {
             for status in list {

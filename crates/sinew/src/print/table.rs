@@ -1,6 +1,6 @@
 //! The table format: a grid for people. Only lists of members and endpoints have one.
 
-use super::{Answer, duration, member_row, status_row};
+use super::{Answer, HashKv, duration, member_row, status_row};
 
 /// Renders `answer`, or nothing if it has no rows to show.
 pub(super) fn render(answer: &Answer) -> Option<String> {
@@ -38,6 +38,10 @@ pub(super) fn render(answer: &Answer) -> Option<String> {
             ],
             &list.iter().map(status_row).collect::<Vec<_>>(),
         )),
+        Answer::HashKv(list) => {
+            let row = |one: &HashKv| vec![one.endpoint.clone(), one.response.hash.to_string()];
+            Some(grid(&["ENDPOINT", "HASH"], &list.iter().map(row).collect::<Vec<_>>()))
+        }
         Answer::Put(_)
         | Answer::Get(_)
         | Answer::Delete(_)
@@ -47,7 +51,8 @@ pub(super) fn render(answer: &Answer) -> Option<String> {
         | Answer::LeaseRevoke(..)
         | Answer::LeaseKeepAlive(_)
         | Answer::LeaseTimeToLive(..)
-        | Answer::Leases(_) => None,
+        | Answer::Leases(_)
+        | Answer::Alarms(_) => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Golden outputs, taken from etcdctl 3.5.1 talking to etcd 3.5.1.
 
 use api::etcdserverpb::response_op::Response;
-use api::etcdserverpb::{LeaseStatus, ResponseHeader, ResponseOp};
+use api::etcdserverpb::{AlarmMember, AlarmType, LeaseStatus, ResponseHeader, ResponseOp};
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
 
@@ -264,6 +264,31 @@ fn table_format() {
 +-----------------+--------+------------+-------+
 ";
     check(&health(), Format::Table, grid);
+}
+
+#[test]
+fn hashes_and_alarms() {
+    let response =
+        HashKvResponse { header: header(8), hash: 3_784_423_333, compact_revision: 3, ..HashKvResponse::default() };
+    let hashes = Answer::HashKv(vec![HashKv { endpoint: "127.0.0.1:12379".into(), response }]);
+    check(&hashes, Format::Simple, "127.0.0.1:12379, 3784423333\n");
+    check(
+        &hashes,
+        Format::Json,
+        "[{\"Endpoint\":\"127.0.0.1:12379\",\"HashKV\":{\"header\":{\"cluster_id\":12101053776118486841,\
+         \"member_id\":15985099378392235387,\"revision\":8,\"raft_term\":2},\"hash\":3784423333,\
+         \"compact_revision\":3}}]\n",
+    );
+    let alarm = AlarmMember { member_id: MEMBER, alarm: AlarmType::Nospace as i32 };
+    let alarms = Answer::Alarms(AlarmResponse { header: header(8), alarms: vec![alarm] });
+    check(&alarms, Format::Simple, "memberID:15985099378392235387 alarm:NOSPACE \n");
+    check(
+        &alarms,
+        Format::Fields,
+        "\"ClusterID\" : 12101053776118486841\n\"MemberID\" : 15985099378392235387\n\"Revision\" : 8\n\"RaftTerm\" : 2\n\
+         \"MemberID\" : 15985099378392235387\n\"AlarmType\" : NOSPACE\n\n",
+    );
+    assert!(render(&alarms, style(Format::Table)).is_err());
 }
 
 #[test]

@@ -134,8 +134,6 @@ const TABLE: &[Row] = &[
     ("downgrade-check-time", Value, Warn, NONE),
     ("experimental-downgrade-check-time", Value, Warn, NONE),
     // History.
-    ("auto-compaction-mode", Value, Warn, NONE),
-    ("auto-compaction-retention", Value, Warn, &["0", ""]),
     ("compaction-batch-limit", Value, Warn, NONE),
     ("compaction-sleep-interval", Value, Warn, NONE),
     ("experimental-compaction-batch-limit", Value, Warn, NONE),

@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base::limits;
-use server::{ClusterState, Config, InitialMember};
+use server::{AutoCompaction, ClusterState, Config, InitialMember};
 
 use super::flags::ServeFlags;
 use super::urls::{self, Url};
+use crate::flags::go_duration;
 
+/// Shortest history that may be kept by time.
+const AUTO_COMPACTION_MIN: Duration = Duration::from_secs(1);
 /// Default port for members.
 const PEER_PORT: u16 = 2380;
 
@@ -71,11 +74,32 @@ pub(super) fn from_flags(flags: &ServeFlags) -> Result<Config, String> {
         max_txn_ops: flags.max_txn_ops,
         max_concurrent_streams: flags.max_concurrent_streams,
         quota_backend_bytes: flags.quota_backend_bytes,
+        auto_compaction: auto_compaction(&flags.auto_compaction_mode, &flags.auto_compaction_retention)?,
         watch_progress_interval: watch_progress_interval(flags),
         client_threads: flags.client_threads,
         cache_bytes: flags.cache_bytes,
         unsafe_no_fsync: flags.unsafe_no_fsync,
     })
+}
+
+/// What is kept of history, in etcd's words: a bare number counts hours, or revisions; 0 keeps everything.
+fn auto_compaction(mode: &str, retention: &str) -> Result<Option<AutoCompaction>, String> {
+    const FLAG: &str = "auto-compaction-retention";
+    let number = retention.parse::<u32>().ok();
+    match (mode, number) {
+        ("periodic" | "revision", Some(0)) => Ok(None),
+        ("revision", Some(kept)) => Ok(Some(AutoCompaction::Revisions(i64::from(kept)))),
+        ("revision", None) => Err(format!("--{FLAG}: '{retention}' is not a number of revisions, for example 10000")),
+        ("periodic", Some(hours)) => Ok(Some(AutoCompaction::Periodic(Duration::from_secs(3600 * u64::from(hours))))),
+        ("periodic", None) => match go_duration(retention).map_err(|advice| format!("--{FLAG}: {advice}"))? {
+            Duration::ZERO => Ok(None),
+            shortest if shortest < AUTO_COMPACTION_MIN => {
+                Err(format!("--{FLAG}: {retention} leaves watches and snapshots no time; write at least 1s"))
+            }
+            retention => Ok(Some(AutoCompaction::Periodic(retention))),
+        },
+        _ => Err(format!("--auto-compaction-mode: '{mode}' is neither periodic nor revision")),
+    }
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -101,11 +125,6 @@ fn check_limits(flags: &ServeFlags) -> Result<(), String> {
     }
     if flags.max_concurrent_streams == 0 {
         return Err("--max-concurrent-streams: 0 would allow no request; leave the flag out".to_owned());
-    }
-    if flags.quota_backend_bytes < 0 {
-        return Err("--quota-backend-bytes: a quota cannot be switched off in this version; write 0 for the default \
-                    or a size in bytes"
-            .to_owned());
     }
     Ok(())
 }
@@ -370,12 +389,31 @@ mod tests {
     }
 
     #[test]
+    fn history_is_kept_as_etcd_reads_the_flags() {
+        let hours = |hours: u64| Some(AutoCompaction::Periodic(Duration::from_secs(3600 * hours)));
+        let table = [
+            ("periodic", "0", None),
+            ("periodic", "0s", None),
+            ("periodic", "2", hours(2)),
+            ("periodic", "90m", Some(AutoCompaction::Periodic(Duration::from_secs(5400)))),
+            ("revision", "0", None),
+            ("revision", "1000", Some(AutoCompaction::Revisions(1000))),
+        ];
+        for (mode, retention, expected) in table {
+            assert_eq!(auto_compaction(mode, retention), Ok(expected), "{mode} {retention}");
+        }
+    }
+
+    #[test]
     fn senseless_values_are_refused() {
         refused(&["--name="], "is empty");
         refused(&["--name=a=b"], "letters and digits");
         refused(&["--max-request-bytes=0"], "not from 1");
         refused(&["--max-txn-ops=0"], "no transaction");
-        refused(&["--quota-backend-bytes=-1"], "cannot be switched off");
+        refused(&["--auto-compaction-mode=never"], "neither periodic nor revision");
+        refused(&["--auto-compaction-retention=soon"], "write a number and a unit");
+        refused(&["--auto-compaction-retention=5ms"], "at least 1s");
+        refused(&["--auto-compaction-mode=revision", "--auto-compaction-retention=1h"], "not a number of revisions");
         refused(&["--elektion-timeout=1"], "--election-timeout");
     }
 }

@@ -87,9 +87,15 @@ pub(crate) struct ServeFlags {
     /// Concurrent requests of one client connection
     #[arg(long, value_name = "COUNT", default_value_t = limits::STREAMS_PER_CONNECTION_MAX, help_heading = "Limits")]
     pub(crate) max_concurrent_streams: u32,
-    /// Storage quota in bytes; 0 is the default quota
+    /// Storage quota in bytes; 0 is the default of 2 GiB, a negative number switches it off
     #[arg(long, value_name = "BYTES", default_value_t = 0, allow_hyphen_values = true, help_heading = "Limits")]
     pub(crate) quota_backend_bytes: i64,
+    /// periodic: keep the history of a time; revision: of a number of revisions
+    #[arg(long, value_name = "MODE", default_value = "periodic", help_heading = "Limits")]
+    pub(crate) auto_compaction_mode: String,
+    /// How much history to keep: a time like 30m, a bare number of hours, or of revisions; 0 keeps all of it
+    #[arg(long, value_name = "COUNT", default_value = "0", help_heading = "Limits")]
+    pub(crate) auto_compaction_retention: String,
     /// Memory for cached data, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = CACHE_BYTES, help_heading = "Limits")]
     pub(crate) cache_bytes: u64,
