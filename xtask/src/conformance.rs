@@ -1,7 +1,7 @@
-//! `cargo xtask conformance`: other people's clients against three real nodes.
+//! `cargo xtask conformance`: other people's clients against three real nodes, under each consensus protocol.
 //!
-//! Installs pinned clients below `target/conformance` (nothing is left on the machine), starts a fresh cluster, runs
-//! one script per client from `tests/conformance`, stops the cluster. What cannot be installed fails the run and says
+//! Installs pinned clients below `target/conformance` (nothing is left on the machine), and for each client and protocol
+//! starts a fresh cluster, runs the client's script from `tests/conformance`, stops the cluster. What cannot be installed fails the run and says
 //! so: a conformance check that quietly tests less is worse than none.
 
 mod cluster;
@@ -30,6 +30,9 @@ const CLIENTS: &[Client] = &[
     Client { name: "node", install: install_node, drive: drive_node },
 ];
 
+/// What `sinew serve --consensus` takes.
+const PROTOCOLS: [&str; 4] = ["raft", "multi-paxos", "zab", "paxos-raft"];
+
 /// Runs every client, or the one called `only`.
 ///
 /// # Errors
@@ -53,10 +56,13 @@ pub fn run(root: &Path, only: Option<&str>) -> Result<(), String> {
         }
     }
     let binary = build(root)?;
-    for client in &chosen {
-        say(&format!("==> {}", client.name));
+    let reference = binary.file_name().is_some_and(|name| name == "etcd");
+    let protocols: Vec<Option<&str>> = if reference { vec![None] } else { PROTOCOLS.map(Some).to_vec() };
+    for (client, protocol) in chosen.iter().flat_map(|client| protocols.iter().map(move |protocol| (client, protocol)))
+    {
+        say(&format!("==> {} {}", client.name, protocol.unwrap_or_default()));
         // A cluster of its own, so that what one client leaves behind cannot help or hurt the next.
-        let cluster = Cluster::start(&binary, &work.join("cluster"))?;
+        let cluster = Cluster::start(&binary, &work.join("cluster"), *protocol)?;
         let mut command = (client.drive)(&work.join(client.name), &scripts);
         command.arg(cluster.endpoints());
         let outcome = run_command(&mut command);

@@ -21,8 +21,9 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts three fresh nodes of `binary` with their data below `folder`, and waits until each is healthy.
-    pub(super) fn start(binary: &Path, folder: &Path) -> Result<Self, String> {
+    /// Starts three fresh nodes of `binary` with their data below `folder` and the consensus protocol `protocol` (none
+    /// for the reference implementation, which has one), and waits until each is healthy.
+    pub(super) fn start(binary: &Path, folder: &Path, protocol: Option<&str>) -> Result<Self, String> {
         if folder.exists() {
             fs::remove_dir_all(folder).map_err(|cause| format!("clearing {}: {cause}", folder.display()))?;
         }
@@ -38,8 +39,8 @@ impl Cluster {
             let errors = output.try_clone().map_err(|cause| format!("sharing {}: {cause}", log.display()))?;
             let mut command = Command::new(binary);
             // The reference implementation takes the same flags without the verb.
-            if binary.file_name().is_some_and(|name| name != "etcd") {
-                command.arg("serve");
+            if let Some(protocol) = protocol {
+                command.args(["serve", "--consensus", protocol]);
             }
             command
                 .arg("--name")
