@@ -1,6 +1,7 @@
 //! Any node will do: followers forward, local reads need no quorum, and what needs a quorum says so when there is none.
 
-use api::etcdserverpb::RangeRequest;
+use api::etcdserverpb::request_op::Request;
+use api::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
 use tonic::Code;
 
 use crate::client::{create_request, get_request, prefix_request, revision};
@@ -32,6 +33,32 @@ fn followers_serve_writes_and_linearizable_reads() {
         assert!(!again.succeeded);
         assert_eq!(nodes[0].delete("routing/b").await.expect("a delete").deleted, 1);
         assert_eq!(nodes[1].range(prefix_request("routing/")).await.expect("a range").count, 1);
+    });
+}
+
+#[test]
+fn a_revision_that_one_member_told_is_in_the_future_of_none() {
+    if is_reference() {
+        return; // Its members refuse what they have not heard of yet.
+    }
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let nodes = cluster.clients();
+        for step in 0..60usize {
+            let written = nodes[step % 3].put("told", step.to_string()).await.expect("a put");
+            let revision = revision(written.header.as_ref());
+            let stale = RangeRequest { serializable: true, revision, ..get_request("told") };
+            let reader = &nodes[(step + 1) % 3];
+            let answer = reader.range(stale.clone()).await.expect("a serializable get");
+            assert_eq!(answer.kvs[0].value, step.to_string().as_bytes());
+            let written = nodes[step % 3].put("told", "again").await.expect("a put");
+            let revision = written.header.expect("a header").revision;
+            let op = RequestOp { request: Some(Request::RequestRange(RangeRequest { revision, ..stale })) };
+            let txn = TxnRequest { success: vec![op], ..TxnRequest::default() };
+            assert!(reader.txn(txn).await.expect("a serializable txn").succeeded);
+        }
+        let beyond = RangeRequest { serializable: true, revision: 1 << 40, ..get_request("told") };
+        assert_eq!(nodes[0].range(beyond).await.expect_err("the future").code(), Code::OutOfRange);
     });
 }
 

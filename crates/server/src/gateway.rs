@@ -154,6 +154,22 @@ impl Gateway {
         }
     }
 
+    /// Waits until a read may be answered here. A serializable one may at once, unless it asks for a `revision` that this
+    /// node has not reached: who asks has heard of it from another member, and to refuse what exists would be wrong.
+    pub(crate) async fn readable(&self, serializable: bool, revision: Revision) -> Result<(), Status> {
+        if !serializable {
+            return self.read_point().await;
+        }
+        if revision.0 > 0 {
+            let here = mvcc::state(&*self.context.engine.view()).map_err(|fault| errors::fault(&fault))?.revision;
+            if revision > here {
+                // Without a leader to ask, the answer is the one from what is here: that it is in the future.
+                drop(self.read_point().await);
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the leader's clock about a lease.
     pub(crate) async fn lease(&self, lease: LeaseId, ask: LeaseAsk) -> Result<Option<LeaseTimes>, Status> {
         let request = Request::Lease { group: GROUP, lease, ask };
@@ -239,9 +255,7 @@ impl Gateway {
     /// Reads a range, linearizable unless it asks for less.
     pub(crate) async fn range(&self, request: RangeRequest) -> Result<Ranged, Status> {
         request.validate().map_err(errors::rejected)?;
-        if !request.serializable {
-            self.read_point().await?;
-        }
+        self.readable(request.serializable, request.revision).await?;
         if is_cheap(&request) {
             let view = self.context.engine.view();
             let (response, rest) =
@@ -308,9 +322,7 @@ impl Gateway {
     /// A read-only transaction that passed the checks.
     async fn read_valid_txn(&self, txn: Txn) -> Result<(Revision, mvcc::TxnResult), Status> {
         // etcd answers a transaction without operations from possibly stale state; ours reads fresh state.
-        if !is_serializable(&txn) {
-            self.read_point().await?;
-        }
+        self.readable(is_serializable(&txn), latest_asked_for(&txn)).await?;
         let mut outcome = None;
         if reads_are_cheap(&txn) {
             let view = self.context.engine.view();
@@ -353,6 +365,17 @@ fn reads_are_cheap(txn: &Txn) -> bool {
             Op::Txn(inner) => reads_are_cheap(inner),
             Op::Put(_) | Op::DeleteRange(_) | Op::Empty => true,
         })
+}
+
+/// The highest revision that a read-only transaction asks for; 0 if it asks for none.
+fn latest_asked_for(txn: &Txn) -> Revision {
+    let ops = txn.success.iter().chain(&txn.failure);
+    let asked = ops.filter_map(|op| match op {
+        Op::Range(range) => Some(range.revision),
+        Op::Txn(inner) => Some(latest_asked_for(inner)),
+        Op::Put(_) | Op::DeleteRange(_) | Op::Empty => None,
+    });
+    asked.max().unwrap_or_default()
 }
 
 /// Whether every operation of a read-only transaction accepts stale state, and there is one.

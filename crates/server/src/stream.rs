@@ -24,9 +24,7 @@ pub(crate) async fn start(
     if !RangeStream::supports(&request) {
         return Err(Status::unimplemented("range stream does not support sorting by a field or filters by revision"));
     }
-    if !request.serializable {
-        gateway.read_point().await?;
-    }
+    gateway.readable(request.serializable, request.revision).await?;
     let mut stream = RangeStream::open(&*gateway.context.engine.view(), request).map_err(|e| read_error(&e))?;
     tokio::spawn(async move {
         let mut keys = FIRST_CHUNK_KEYS;
