@@ -28,6 +28,7 @@ const CLIENTS: &[Client] = &[
     Client { name: "etcd3", install: install_etcd3, drive: drive_etcd3 },
     Client { name: "aetcd", install: install_aetcd, drive: drive_aetcd },
     Client { name: "node", install: install_node, drive: drive_node },
+    Client { name: "clientv3", install: install_clientv3, drive: drive_clientv3 },
 ];
 
 /// What `sinew serve --consensus` takes.
@@ -89,19 +90,27 @@ fn build(root: &Path) -> Result<PathBuf, String> {
 
 /// Debian's etcdctl, unpacked without installing it.
 fn install_etcdctl(folder: &Path) -> Result<(), String> {
-    let download = || run_command(Command::new("apt-get").args(["-qq", "download", "etcd-client"]).current_dir(folder));
+    unpack(folder, || Ok(vec!["etcd-client".to_owned()]))
+}
+
+/// Unpacks Debian packages below `folder`; names them only after the package lists are there.
+fn unpack(folder: &Path, packages: impl Fn() -> Result<Vec<String>, String>) -> Result<(), String> {
+    let download = || {
+        let packages = packages()?;
+        run_command(Command::new("apt-get").args(["-qq", "download"]).args(packages).current_dir(folder))
+    };
     if download().is_err() {
         // A fresh machine has no package lists yet.
         run_command(Command::new("apt-get").args(["-qq", "update"]))?;
         download()?;
     }
-    let package = fs::read_dir(folder)
-        .map_err(|cause| format!("reading {}: {cause}", folder.display()))?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or("apt-get downloaded no package")?;
-    run_command(Command::new("dpkg-deb").arg("-x").arg(package).arg(folder))
+    let entries = fs::read_dir(folder).map_err(|cause| format!("reading {}: {cause}", folder.display()))?;
+    let files = entries.filter_map(Result::ok).map(|entry| entry.path());
+    for file in files.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
+        run_command(Command::new("dpkg-deb").arg("-x").arg(&file).arg(folder))?;
+        fs::remove_file(&file).map_err(|cause| format!("removing {}: {cause}", file.display()))?;
+    }
+    Ok(())
 }
 
 fn drive_etcdctl(folder: &Path, scripts: &Path) -> Command {
@@ -146,6 +155,33 @@ fn install_node(folder: &Path) -> Result<(), String> {
 fn drive_node(folder: &Path, scripts: &Path) -> Command {
     let mut command = Command::new("node");
     command.arg(scripts.join("etcd3_client.mjs")).env("NODE_MODULES", folder.join("node_modules"));
+    command
+}
+
+/// Debian's Go and the sources of etcd's own client with all they need, unpacked without installing them.
+fn install_clientv3(folder: &Path) -> Result<(), String> {
+    unpack(folder, || {
+        // What an installation would bring; only Go's own packages matter for building.
+        let wanted = ["-s", "install", "--no-install-recommends", "golang-1.19-go", "golang-etcd-server-dev"];
+        let simulated = Command::new("apt-get").args(wanted).output().map_err(|cause| format!("apt-get: {cause}"))?;
+        let listed = String::from_utf8_lossy(&simulated.stdout);
+        let names = listed.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
+        let names: Vec<String> = names.filter(|name| name.starts_with("golang-")).map(str::to_owned).collect();
+        if names.is_empty() { Err("apt-get knows no packages of Go".to_owned()) } else { Ok(names) }
+    })
+}
+
+fn drive_clientv3(folder: &Path, scripts: &Path) -> Command {
+    let root = folder.join("usr/lib/go-1.19");
+    let mut command = Command::new(root.join("bin/go"));
+    command
+        .env("GOROOT", &root)
+        .env("GOPATH", folder.join("usr/share/gocode"))
+        .env("GOCACHE", folder.join("cache"))
+        .env("GO111MODULE", "off")
+        .env("CGO_ENABLED", "0")
+        .arg("run")
+        .arg(scripts.join("clientv3/main.go"));
     command
 }
 
