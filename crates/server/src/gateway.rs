@@ -154,8 +154,8 @@ impl Gateway {
         }
     }
 
-    /// Waits until a read may be answered here. A serializable one may at once, unless it asks for a `revision` that this
-    /// node has not reached: who asks has heard of it from another member, and to refuse what exists would be wrong.
+    /// Waits until a read may be answered here. A serializable one may at once, unless it asks for a `revision` that
+    /// this node has not reached: who asks has heard of it from another member, and to refuse what exists is wrong.
     pub(crate) async fn readable(&self, serializable: bool, revision: Revision) -> Result<(), Status> {
         if !serializable {
             return self.read_point().await;
