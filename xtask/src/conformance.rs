@@ -1,7 +1,7 @@
 //! `cargo xtask conformance`: other people's clients against three real nodes, under each consensus protocol.
 //!
 //! Installs pinned clients below `target/conformance` (nothing is left on the machine), and for each client and
-//! protocol starts a fresh cluster, runs the client's script from `tests/conformance`, stops the cluster. What cannot be
+//! protocol starts a fresh cluster, runs the script from `tests/conformance`, stops the cluster. What cannot be
 //! installed fails the run and says so: a conformance check that quietly tests less is worse than none.
 
 mod cluster;
