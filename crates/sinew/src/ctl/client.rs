@@ -286,14 +286,16 @@ impl Client {
         Ok(request)
     }
 
-    async fn connect(&self, endpoint: &str) -> Result<Channel, String> {
+    /// Connects to one endpoint.
+    pub(crate) async fn connect(&self, endpoint: &str) -> Result<Channel, String> {
         let address = address_of(endpoint)?;
         let target = Endpoint::from_shared(format!("http://{address}")).map_err(|error| root_cause(&error))?;
         let target = target.http2_keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
         target.connect_timeout(self.dial_timeout).connect().await.map_err(|error| root_cause(&error))
     }
 
-    async fn token(&self, channel: Channel) -> Result<Option<String>, Status> {
+    /// Trades the identity for a token, where there are users.
+    pub(crate) async fn token(&self, channel: Channel) -> Result<Option<String>, Status> {
         let (name, password) = match &self.identity {
             Identity::Anonymous => return Ok(None),
             Identity::Token(token) => return Ok(Some(token.clone())),
