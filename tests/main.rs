@@ -8,6 +8,7 @@
 //! reference fails is a wrong scenario. `SINEW_TEST_SEED` replaces the seed of the random moments.
 
 mod bad_input;
+mod check;
 mod client;
 mod cluster;
 mod command_line;

@@ -9,6 +9,7 @@ use std::path::Path;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
+use crate::check::CheckArgs;
 use crate::ctl::{Globals, Verb};
 use crate::demo::DemoArgs;
 use crate::flags::{go_style, with_environment};
@@ -69,6 +70,8 @@ Examples:
     Sim(SimArgs),
     /// What the consensus protocols do about the same faults, side by side
     CompareProtocols(CompareArgs),
+    /// Judge recorded answers, or those of a cluster under load: could a correct store have given them?
+    Check(CheckArgs),
     /// The client verbs under one roof, as etcdctl has them
     Ctl {
         #[command(subcommand)]
@@ -93,6 +96,8 @@ pub(crate) enum Invocation {
     Sim(Box<SimArgs>),
     /// Simulate, under every protocol.
     CompareProtocols(Box<CompareArgs>),
+    /// Judge.
+    Check(Box<CheckArgs>, Box<Globals>),
     /// Ask the cluster something.
     Client(Box<Verb>, Box<Globals>),
 }
@@ -116,6 +121,7 @@ pub(crate) fn parse(
         Action::Bench(arguments) => Invocation::Bench(Box::new(arguments)),
         Action::Sim(arguments) => Invocation::Sim(Box::new(arguments)),
         Action::CompareProtocols(arguments) => Invocation::CompareProtocols(Box::new(arguments)),
+        Action::Check(arguments) => Invocation::Check(Box::new(arguments), globals()?),
         Action::Ctl { verb } | Action::Verb(verb) => Invocation::Client(Box::new(verb), globals()?),
     })
 }
@@ -123,7 +129,7 @@ pub(crate) fn parse(
 /// The whole grammar.
 fn command() -> Command {
     let mut command = Cli::command();
-    for name in verbs().into_iter().chain(["ctl".to_owned(), "status".to_owned()]) {
+    for name in verbs().into_iter().chain(["ctl", "status", "check"].map(str::to_owned)) {
         command = command.mut_subcommand(name, with_globals);
     }
     command.mut_subcommand("serve", |serve| go_style(crate::serve::with_compatibility(serve)))
@@ -160,7 +166,7 @@ fn expand(mut words: Vec<OsString>, lookup: &dyn Fn(&str) -> Option<OsString>) -
         double_dashes(&mut words, &serve);
         return with_environment(words, 2, &serve, &["SINEW_", "ETCD_"], lookup);
     }
-    if first == "ctl" || first == "status" || verbs().contains(&first) {
+    if ["ctl", "status", "check"].contains(&first.as_str()) || verbs().contains(&first) {
         let globals = Globals::augment_args(Command::new("globals"));
         return with_environment(words, 2, &globals, &["SINEW_", "ETCDCTL_"], lookup);
     }
@@ -210,7 +216,9 @@ mod tests {
 
     fn endpoints(invocation: Invocation) -> Vec<String> {
         match invocation {
-            Invocation::Client(_, globals) | Invocation::Status(globals) => globals.settings().expect("fine").endpoints,
+            Invocation::Client(_, globals) | Invocation::Status(globals) | Invocation::Check(_, globals) => {
+                globals.settings().expect("fine").endpoints
+            }
             other => panic!("not a client verb: {other:?}"),
         }
     }
@@ -248,6 +256,7 @@ mod tests {
             &["sinew", "endpoint", "status", "--cluster", "--endpoints=a:1,b:2"],
             &["sinew", "member", "list", "--endpoints=a:1,b:2"],
             &["sinew", "status", "--endpoints=a:1,b:2"],
+            &["sinew", "check", "cluster", "--endpoints=a:1,b:2"],
         ] {
             let invocation = read(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
             assert_eq!(endpoints(invocation), ["a:1", "b:2"], "{words:?}");

@@ -4,6 +4,7 @@
 //! answers into text. Nothing in it decides anything about the data.
 
 mod bench;
+mod check;
 mod cli;
 mod ctl;
 mod demo;
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
         Ok(Invocation::Bench(arguments)) => bench::run(*arguments),
         Ok(Invocation::Sim(arguments)) => exit(sim::run(&arguments)),
         Ok(Invocation::CompareProtocols(arguments)) => exit(sim::compare::run(&arguments)),
+        Ok(Invocation::Check(arguments, globals)) => {
+            exit(globals.settings().and_then(|settings| check::run(*arguments, &settings)))
+        }
         Ok(Invocation::Status(globals)) => exit(
             globals
                 .settings()

@@ -1,0 +1,140 @@
+//! One connection of one client to one endpoint, and what an answer on it means.
+//!
+//! Invariant: a write counts as not done only if the server says so in its own words, before which it proposed nothing;
+//! anything else (a timeout, a broken connection, "leader changed") leaves it unknown. A connection that failed is not
+//! used again.
+
+use std::time::Duration;
+
+use ::check::history::{Outcome, Request, Response};
+use api::etcdserverpb::ResponseHeader;
+use api::etcdserverpb::kv_client::KvClient;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::convert;
+use crate::ctl::Settings;
+use crate::ctl::client::Client;
+
+/// A connection.
+pub(super) struct Connection {
+    channel: Channel,
+    token: Option<String>,
+    timeout: Duration,
+    receive_bytes_max: usize,
+}
+
+/// What came of a request.
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    /// Whether the connection is of no use any more.
+    pub(super) is_broken: bool,
+}
+
+impl Connection {
+    /// Connects and shows who asks.
+    pub(super) async fn open(settings: &Settings, endpoint: &str) -> Result<Self, String> {
+        let client = Client::new(settings).only(endpoint);
+        let open = async {
+            let channel = client.connect(endpoint).await?;
+            let token = client.token(channel.clone()).await.map_err(|status| status.message().to_owned())?;
+            Ok((channel, token))
+        };
+        let opened = tokio::time::timeout(settings.command_timeout, open).await;
+        let (channel, token) = opened.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))?;
+        let (timeout, receive_bytes_max) = (settings.command_timeout, settings.receive_bytes_max);
+        Ok(Self { channel, token, timeout, receive_bytes_max })
+    }
+
+    /// Sends `request` once.
+    pub(super) async fn call(&self, request: &Request) -> Answer {
+        let result = match tokio::time::timeout(self.timeout, self.send(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
+        };
+        match result {
+            Ok((header, Some(response))) => {
+                let revision = header.map_or(0, |header| header.revision);
+                Answer { outcome: Outcome::Done { revision, response }, is_broken: false }
+            }
+            Ok((_, None)) => Answer { outcome: Outcome::Unknown, is_broken: true },
+            Err(status) => {
+                let is_refusal = is_refusal(&status);
+                let is_safe = is_refusal || !request.may_write();
+                let reason = status.message().to_owned();
+                let outcome = if is_safe { Outcome::Failed { reason } } else { Outcome::Unknown };
+                Answer { outcome, is_broken: !is_refusal }
+            }
+        }
+    }
+
+    async fn send(&self, request: &Request) -> Result<(Option<ResponseHeader>, Option<Response>), Status> {
+        let mut client = KvClient::new(self.channel.clone()).max_decoding_message_size(self.receive_bytes_max);
+        Ok(match request {
+            Request::Range(range) => {
+                let answer = client.range(self.framed(convert::range(range))?).await?.into_inner();
+                (answer.header, Some(convert::range_answer(answer)))
+            }
+            Request::Put(put) => {
+                let answer = client.put(self.framed(convert::put(put))?).await?.into_inner();
+                (answer.header, Some(convert::put_answer(answer)))
+            }
+            Request::DeleteRange(delete) => {
+                let answer = client.delete_range(self.framed(convert::delete(delete))?).await?.into_inner();
+                (answer.header, Some(convert::delete_answer(answer)))
+            }
+            Request::Txn(txn) => {
+                let answer = client.txn(self.framed(convert::txn(txn))?).await?.into_inner();
+                (answer.header, convert::txn_answer(answer))
+            }
+            Request::Compact(_) | Request::Watch(_) | Request::Lease(_) | Request::Lock(_) => {
+                return Err(Status::unimplemented("the load does not send this"));
+            }
+        })
+    }
+
+    fn framed<M>(&self, message: M) -> Result<tonic::Request<M>, Status> {
+        let mut request = tonic::Request::new(message);
+        // The server gives up when we do.
+        request.set_timeout(self.timeout);
+        if let Some(token) = &self.token {
+            let token = MetadataValue::try_from(token.as_str())
+                .map_err(|_| Status::unauthenticated("the token is not printable text"))?;
+            request.metadata_mut().insert("token", token);
+        }
+        Ok(request)
+    }
+}
+
+/// Whether the server refused the request for what it is. Codes alone do not tell: the client library uses some of them
+/// for answers that it could not read.
+fn is_refusal(status: &Status) -> bool {
+    let is_code = matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::OutOfRange
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::ResourceExhausted
+    );
+    is_code && status.message().starts_with("etcdserver: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_servers_own_refusals_are_certain() {
+        assert!(is_refusal(&Status::out_of_range("etcdserver: mvcc: required revision has been compacted")));
+        assert!(is_refusal(&Status::resource_exhausted("etcdserver: too many requests")));
+        assert!(!is_refusal(&Status::out_of_range("message length too large")));
+        assert!(!is_refusal(&Status::unavailable("etcdserver: leader changed")));
+        assert!(!is_refusal(&Status::deadline_exceeded("etcdserver: request timed out")));
+        assert!(!is_refusal(&Status::unknown("h2 protocol error")));
+    }
+}

@@ -1,0 +1,143 @@
+//! The load: what the clients share, and how it begins and ends.
+//!
+//! Invariant: the history has everything that touched the keys of the run: the clients' requests, and at the end a read
+//! of all that is left, by which a lost write shows even if no client came back to it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ::check::history::{Bytes, Header, Level, Range, Request, Workload};
+use base::Prng;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::args::ClusterArgs;
+use super::recorder::Recorder;
+use super::worker::Worker;
+use crate::ctl::Settings;
+
+/// Accounts of the bank, with 100 on each at first.
+pub(super) const ACCOUNTS: u64 = 5;
+/// Lists in use at a time.
+pub(super) const LISTS: u64 = 3;
+/// Appends after which other lists are used, so that lists stay short.
+pub(super) const LIST_APPENDS: u64 = 100;
+/// Pairs of which one key may exist.
+pub(super) const PAIRS: u64 = 50;
+/// Keys of the long fork.
+pub(super) const FORKS_MAX: u64 = 100;
+
+/// How long to wait for a cluster that answers, at the start and at the end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the clients share; all run on one thread.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) endpoints: Vec<String>,
+    pub(super) recorder: Recorder,
+    pub(super) keys: u64,
+    /// Time between two tasks of one client.
+    pub(super) pace: Duration,
+    prefix: String,
+    over: Cell<bool>,
+    elements: Cell<u64>,
+}
+
+/// What the header of the history says about a run with this prefix.
+pub(super) fn header(endpoints: &[String], prefix: &str, start_revision: i64) -> Header {
+    let under = |name: &str| Bytes::from(format!("{prefix}{name}/"));
+    let total = 100 * ACCOUNTS.cast_signed();
+    Header {
+        nodes: endpoints.to_vec(),
+        start_revision,
+        workloads: vec![
+            Workload::ListAppend { prefix: under("list") },
+            Workload::Bank { prefix: under("bank"), accounts: ACCOUNTS, total },
+            Workload::WriteSkew { prefix: under("pair") },
+            Workload::LongFork { prefix: under("fork") },
+        ],
+        ..Header::default()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(settings: &Settings, arguments: &ClusterArgs, recorder: Recorder, prefix: &str) -> Rc<Self> {
+        Rc::new(Self {
+            settings: settings.clone(),
+            endpoints: settings.endpoints.clone(),
+            recorder,
+            keys: arguments.keys,
+            pace: Duration::from_secs(1).mul_f64(arguments.clients as f64 / arguments.rate as f64),
+            prefix: prefix.to_owned(),
+            over: Cell::new(false),
+            elements: Cell::new(0),
+        })
+    }
+
+    pub(super) fn key(&self, name: &str) -> Bytes {
+        Bytes::from(format!("{}{name}", self.prefix))
+    }
+
+    /// All keys that begin with `name`, which ends in a slash.
+    pub(super) fn range(&self, name: &str) -> Range {
+        let key = self.key(name);
+        let mut range_end = key.to_vec();
+        if let Some(last) = range_end.last_mut() {
+            *last += 1;
+        }
+        Range { key, range_end: range_end.into(), ..Range::default() }
+    }
+
+    pub(super) fn next_element(&self) -> u64 {
+        let element = self.elements.get();
+        self.elements.set(element + 1);
+        element
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+}
+
+/// Opens the bank and starts the clients. Must run inside a local set.
+pub(super) async fn start(shared: &Rc<Shared>, clients: u64, seed: u64) -> Result<Vec<JoinHandle<()>>, String> {
+    let mut prng = Prng::new(seed);
+    let mut first = Worker::new(Rc::clone(shared), clients, prng.next_u64());
+    let deadline = Instant::now() + PATIENCE;
+    while !first.open_bank().await {
+        if Instant::now() > deadline {
+            return Err("no endpoint carries out a write; is this a cluster that works?".to_owned());
+        }
+    }
+    let worker = |client| Worker::new(Rc::clone(shared), client, prng.next_u64()).work();
+    Ok((0..clients).map(worker).map(tokio::task::spawn_local).collect())
+}
+
+/// Lets the clients finish and reads what is left. Says whether the cluster answered.
+pub(super) async fn finish(shared: &Rc<Shared>, clients: Vec<JoinHandle<()>>, count: u64) -> bool {
+    shared.over.set(true);
+    for client in clients {
+        // A client that panicked has said so on standard error; the history up to there is still true.
+        let _ = client.await;
+    }
+    shared.recorder.close_gap();
+    let mut reader = Worker::new(Rc::clone(shared), count + 1, 0);
+    let names = ["key/", "list/", "bank/", "pair/", "fork/"];
+    let deadline = Instant::now() + PATIENCE;
+    for name in names {
+        while reader.ask(Request::Range(shared.range(name))).await.is_none() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    // What each node has by itself, asked once: some may be down.
+    for node in 0..shared.endpoints.len() as u64 {
+        let mut reader = Worker::new(Rc::clone(shared), node, 0).on_connection(u64::MAX / 2);
+        let range = Range { level: Level::Serializable, ..shared.range("key/") };
+        reader.ask(Request::Range(range)).await;
+    }
+    true
+}

@@ -1,0 +1,165 @@
+//! `sinew check`: verdicts on files, and on a cluster whose node is killed meanwhile.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::cluster::{Cluster, binary, is_reference};
+use crate::run;
+
+const HEADER: &str = r#"{"format":"sinew-history","version":1,"start_revision":1,"numbering":"dense"}"#;
+const PUT: &str = r#"{"id":1,"client":1,"node":0,"invoked":1,"returned":2,"request":{"put":{"key":"a","value":"1"}},"outcome":{"done":{"revision":2,"response":{"put":{}}}}}"#;
+const TRUE_READ: &str = r#"{"id":2,"client":2,"node":0,"invoked":3,"returned":4,"request":{"range":{"key":"a"}},"outcome":{"done":{"revision":2,"response":{"range":{"kvs":[{"key":"a","value":"1","create":2,"mod":2,"version":1}],"count":1}}}}}"#;
+const STALE_READ: &str = r#"{"id":2,"client":2,"node":0,"invoked":3,"returned":4,"request":{"range":{"key":"a"}},"outcome":{"done":{"revision":1,"response":{"range":{"count":0}}}}}"#;
+
+/// Judges `lines`, given on standard input.
+fn check(lines: &[&str], flags: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(["check", "-"]).args(flags);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().expect("the program starts");
+    let mut stdin = process.stdin.take().expect("a pipe");
+    // A program that refuses the first line may be gone already.
+    let _ = stdin.write_all(lines.join("\n").as_bytes());
+    drop(stdin);
+    process.wait_with_output().expect("the program ends")
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_file_is_judged_and_the_exit_code_says_how() {
+    if is_reference() {
+        return;
+    }
+    let good = check(&[HEADER, PUT, TRUE_READ], &[]);
+    let (out, err) = texts(&good);
+    assert_eq!(good.status.code(), Some(0), "{out}{err}");
+    assert!(out.contains("Verdict: possible") && out.contains("not checked yet"), "{out}");
+
+    let bad = check(&[HEADER, PUT, STALE_READ], &[]);
+    let (out, err) = texts(&bad);
+    assert_eq!(bad.status.code(), Some(1), "{out}{err}");
+    assert!(out.contains("Verdict: impossible"), "{out}");
+    assert!(out.contains("revision 2 was known before it was asked") && out.contains("#2 client 2"), "{out}");
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("history.jsonl");
+    std::fs::write(&path, [HEADER, PUT, STALE_READ].join("\n")).expect("a file");
+    let output = Command::new(binary()).arg("check").arg(&path).args(["-w", "json"]).output().expect("the program");
+    assert_eq!(output.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(json["verdict"], "impossible");
+    assert_eq!(json["properties"][0]["property"], "revision-order");
+    assert_eq!(json["properties"][0]["operations"], serde_json::json!([2, 1]));
+}
+
+#[test]
+fn what_is_no_history_is_refused_with_line_and_reason() {
+    if is_reference() {
+        return;
+    }
+    let cases: [(&[&str], &str); 5] = [
+        (&["garbage"], "line 1: not the header of a history"),
+        (&[], "the file is empty"),
+        (&[HEADER], "holds no operations"),
+        (&[HEADER, PUT, "{\"id\":"], "line 3: not an operation"),
+        (&[HEADER, PUT, PUT], "line 3: operation 1 is there twice"),
+    ];
+    for (lines, words) in cases {
+        let output = check(lines, &[]);
+        let (out, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(2), "{lines:?}: {out}{err}");
+        assert!(err.contains(words) && out.is_empty(), "no `{words}` in {err}{out}");
+    }
+    let missing = Command::new(binary()).args(["check", "no/such/file"]).output().expect("the program");
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(texts(&missing).1.contains("no/such/file"));
+    let nothing = Command::new(binary()).arg("check").output().expect("the program");
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(texts(&nothing).1.contains("Examples:"), "help that teaches");
+}
+
+#[test]
+fn without_a_verdict_the_exit_code_is_not_that_of_a_violation() {
+    if is_reference() {
+        return;
+    }
+    let words =
+        ["check", "cluster", "--endpoints", "127.0.0.1:1", "--dial-timeout", "200ms", "--command-timeout", "1s"];
+    let nobody = Command::new(binary()).args(words).output().expect("the program");
+    let (out, err) = texts(&nobody);
+    assert_eq!(nobody.status.code(), Some(2), "{out}{err}");
+    assert!(err.contains("127.0.0.1:1") && out.is_empty(), "{out}{err}");
+    // A history that nothing can be said about is no history that is fine.
+    let watch =
+        r#"{"id":1,"client":1,"node":0,"invoked":1,"returned":9,"request":{"watch":{"key":"a"}},"outcome":"unknown"}"#;
+    let unjudged = check(&[HEADER, watch], &[]);
+    let (out, err) = texts(&unjudged);
+    assert_eq!(unjudged.status.code(), Some(1), "{out}{err}");
+    assert!(out.contains("Verdict: undecided"), "{out}");
+}
+
+#[test]
+fn a_cluster_that_loses_a_node_meanwhile_passes_and_is_left_clean() {
+    if is_reference() {
+        return;
+    }
+    run(async {
+        let mut cluster = Cluster::start(3).await;
+        let endpoints: Vec<String> =
+            cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.client_port)).collect();
+        cluster.client(0).put("other/key", "stays").await.expect("a put");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let record = folder.path().join("history.jsonl");
+        let mut command = Command::new(binary());
+        command.args(["check", "cluster", "--duration", "6s", "--rate", "300", "-w", "json", "--seed", "7"]);
+        command.args(["--endpoints", &endpoints.join(",")]).arg("--record").arg(&record);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = command.spawn().expect("the program starts");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let leader = cluster.leader().await;
+        cluster.kill(leader);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.restart(leader);
+        let output = tokio::task::spawn_blocking(|| process.wait_with_output()).await;
+        let output = output.expect("a thread").expect("the program ends");
+        let (out, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
+        let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(json["verdict"], "possible", "{out}");
+        assert!(json["run"]["writes"].as_u64() > Some(100), "{out}");
+        assert_eq!(json["run"]["came_back"], true, "{out}");
+        for property in ["revision-order", "linearizable", "list-append", "bank", "long-fork", "session", "snapshot"] {
+            let found = json["properties"].as_array().expect("a list").iter().find(|one| one["property"] == property);
+            assert!(found.expect("the property")["judged"].as_u64() > Some(0), "{property} judged nothing: {out}");
+        }
+        cluster.wait_ready().await;
+        let everything = api::etcdserverpb::RangeRequest {
+            key: vec![0].into(),
+            range_end: vec![0].into(),
+            ..api::etcdserverpb::RangeRequest::default()
+        };
+        let left = cluster.client(0).range(everything).await.expect("a range");
+        assert_eq!(left.kvs.iter().map(|pair| &pair.key[..]).collect::<Vec<_>>(), [b"other/key"]);
+        // The same history, judged again from the file, and no more once an acknowledged write is taken out of it.
+        let again = Command::new(binary()).arg("check").arg(&record).output().expect("the program");
+        assert_eq!(again.status.code(), Some(0), "{}", texts(&again).0);
+        let text = std::fs::read_to_string(&record).expect("the history");
+        let is_seen = |line: &&str| line.contains("{\"put\":{\"key\":\"sinew-check/") && line.contains("\"done\"");
+        let lost = text.lines().filter(is_seen).find(|line| is_read_later(&text, line)).expect("a put that was read");
+        std::fs::write(&record, text.replace(&format!("{lost}\n"), "")).expect("a file");
+        let broken = Command::new(binary()).arg("check").arg(&record).output().expect("the program");
+        assert_eq!(broken.status.code(), Some(1), "{}", texts(&broken).0);
+    });
+}
+
+/// Whether the value of the put in `line` is in an answer too.
+fn is_read_later(text: &str, line: &str) -> bool {
+    let Some((_, rest)) = line.split_once("\"value\":\"") else { return false };
+    let value = rest.split('"').next().unwrap_or_default();
+    text.matches(&format!("\"value\":\"{value}\",\"create\"")).count() > 0
+}
