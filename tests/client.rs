@@ -25,8 +25,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(port: u16) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a well-formed address");
+    pub(crate) fn new(endpoint: &str) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).expect("a well-formed address");
         let channel = endpoint.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true).connect_lazy();
         Self { channel, call_timeout: CALL_TIMEOUT }
     }

@@ -67,12 +67,35 @@ pub(crate) fn free_ports(count: u16) -> u16 {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
+    /// Where it listens.
+    pub(crate) host: String,
     pub(crate) client_port: u16,
     pub(crate) peer_port: u16,
     pub(crate) log: PathBuf,
     /// Flags this node is started with, without the program and its verb.
     pub(crate) flags: Vec<String>,
+    /// A command that runs the program, which must become the program itself; empty for none.
+    pub(crate) wrapper: Vec<String>,
     process: Option<Child>,
+}
+
+impl Node {
+    /// What clients dial.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("{}:{}", self.host, self.client_port)
+    }
+
+    /// The program and its flags, as they are to be run now.
+    fn command(&self) -> Command {
+        let mut command = serve();
+        if let Some((first, rest)) = self.wrapper.split_first() {
+            let verb: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            command = Command::new(first);
+            command.args(rest).arg(binary()).args(verb).stdin(Stdio::null());
+        }
+        command.args(&self.flags);
+        command
+    }
 }
 
 /// A cluster of real processes on this machine.
@@ -122,7 +145,8 @@ impl Cluster {
             let own = pairs.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]);
             let flags = own.chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
             let log = folder.path().join(format!("n{at}.log"));
-            nodes.push(Node { name, data_dir, client_port, peer_port, log, flags, process: None });
+            let (host, wrapper) = ("127.0.0.1".to_owned(), Vec::new());
+            nodes.push(Node { name, data_dir, host, client_port, peer_port, log, flags, wrapper, process: None });
             // Every node is told the members in another order: identity must not depend on it.
             members.rotate_left(1);
         }
@@ -149,7 +173,12 @@ impl Cluster {
 
     /// A new connection to a node.
     pub(crate) fn client(&self, at: usize) -> Client {
-        Client::new(self.nodes[at].client_port)
+        Client::new(&self.nodes[at].endpoint())
+    }
+
+    /// What clients dial, of all nodes.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::endpoint).collect()
     }
 
     /// Connections to all nodes.
@@ -163,7 +192,7 @@ impl Cluster {
         assert!(node.process.is_none(), "node {at} is running");
         let log = OpenOptions::new().create(true).append(true).open(&node.log).expect("a log file");
         let errors = log.try_clone().expect("a log file");
-        let process = serve().args(&node.flags).stdout(log).stderr(errors).spawn();
+        let process = node.command().stdout(log).stderr(errors).spawn();
         node.process = Some(process.expect("the program under test starts"));
     }
 

@@ -21,13 +21,13 @@ const LARGE: usize = 1_000_000;
 const BLOCK: u64 = 4096;
 
 /// A file system of its own for one data directory; goes when dropped.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     path: PathBuf,
 }
 
 impl SmallDisk {
     /// `None` if this machine does not let the test mount anything.
-    fn mount(path: &Path) -> Option<Self> {
+    pub(crate) fn mount(path: &Path) -> Option<Self> {
         fs::create_dir_all(path).expect("a mount point");
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(path);
@@ -36,7 +36,7 @@ impl SmallDisk {
     }
 
     /// Takes all the room that is left; the file gives it back when deleted.
-    fn fill(&self) -> PathBuf {
+    pub(crate) fn fill(&self) -> PathBuf {
         let path = self.path.join("ballast");
         let mut file = File::create(&path).expect("a file on the small disk");
         for size in [1 << 20, 1 << 12, 1] {

@@ -8,6 +8,7 @@
 //! reference fails is a wrong scenario. `SINEW_TEST_SEED` replaces the seed of the random moments.
 
 mod bad_input;
+mod chaos;
 mod check;
 mod client;
 mod cluster;
@@ -19,9 +20,12 @@ mod handover;
 mod history;
 mod house;
 mod http;
+mod judge;
 mod large;
 mod lease;
 mod load;
+mod netns;
+mod proxy;
 mod routing;
 mod sim;
 mod upkeep;
