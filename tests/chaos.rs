@@ -79,14 +79,14 @@ fn nodes_killed_and_frozen_at_random_tell_no_lie() {
     });
 }
 
-#[test]
-fn messages_lost_late_repeated_and_damaged_do_no_harm() {
+/// Messages are lost, late, repeated, overtaken and damaged, and do no harm.
+fn bad_weather(protocol: &str, scenario: u64) {
     if is_reference() {
         return;
     }
     run(async {
-        let mut prng = seed(32);
-        let mut cluster = Cluster::prepare(3, &[]);
+        let mut prng = seed(scenario);
+        let mut cluster = Cluster::prepare(3, &["--consensus", protocol]);
         let network = Network::between(&mut cluster, &mut prng).await;
         (0..3).for_each(|at| cluster.restart(at));
         cluster.wait_ready().await;
@@ -111,6 +111,50 @@ fn messages_lost_late_repeated_and_damaged_do_no_harm() {
         all_work(&cluster).await;
         judge.verdict().await;
         assert!(counts.passed.load(Ordering::Relaxed) > 1_000, "the network was not used");
+    });
+}
+
+#[test]
+fn bad_weather_does_raft_no_harm() {
+    bad_weather("raft", 38);
+}
+
+#[test]
+fn bad_weather_does_multi_paxos_no_harm() {
+    bad_weather("multi-paxos", 39);
+}
+
+#[test]
+fn bad_weather_does_zab_no_harm() {
+    bad_weather("zab", 40);
+}
+
+#[test]
+fn bad_weather_does_paxos_raft_no_harm() {
+    bad_weather("paxos-raft", 41);
+}
+
+/// Whoever waits for a frame that seems to be megabytes long hears nothing of what follows; not for ever.
+#[test]
+fn a_frame_with_a_damaged_length_does_not_make_a_node_deaf() {
+    if is_reference() {
+        return;
+    }
+    run(async {
+        let mut prng = seed(37);
+        let mut cluster = Cluster::prepare(3, &[]);
+        let network = Network::between(&mut cluster, &mut prng).await;
+        (0..3).for_each(|at| cluster.restart(at));
+        cluster.wait_ready().await;
+        let leader = cluster.leader().await;
+        let lost = |cluster: &Cluster| cluster.output(leader).matches("lost connection to peer").count();
+        let before = lost(&cluster);
+        network.stretch_a_frame(leader, (leader + 1) % 3);
+        eventually("a connection made anew", || async {
+            if lost(&cluster) > before { Ok(()) } else { Err("the damage went unnoticed".to_owned()) }
+        })
+        .await;
+        all_work(&cluster).await;
     });
 }
 

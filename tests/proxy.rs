@@ -57,7 +57,8 @@ pub(crate) struct Network(Arc<Shared>);
 struct Shared {
     weather: Mutex<Weather>,
     cuts: Mutex<BTreeSet<(usize, usize)>>,
-    /// Places by the node ids of greetings; learned when nodes are met.
+    /// A link whose next frame says that it is longer than it is.
+    stretched: Mutex<Option<(usize, usize)>>,
     prng: Mutex<Prng>,
     counts: Counts,
 }
@@ -76,6 +77,7 @@ impl Network {
         let shared = Shared {
             weather: Mutex::default(),
             cuts: Mutex::default(),
+            stretched: Mutex::default(),
             prng: Mutex::new(Prng::new(prng.next_u64())),
             counts: Counts::default(),
         };
@@ -118,6 +120,11 @@ impl Network {
     pub(crate) fn cut_both_ways(&self, one: usize, other: usize) {
         self.cut(one, other);
         self.cut(other, one);
+    }
+
+    /// Damages the length of the next frame from one node to another, so that megabytes seem to follow.
+    pub(crate) fn stretch_a_frame(&self, from: usize, to: usize) {
+        *lock(&self.0.stretched) = Some((from, to));
     }
 
     /// Mends all links.
@@ -202,7 +209,10 @@ async fn carry(
 ) -> io::Result<()> {
     let mut sky = Sky { waiting: BTreeMap::new(), last: Instant::now(), number: 0 };
     loop {
-        while let Some(frame) = take(&mut input) {
+        while let Some(mut frame) = take(&mut input) {
+            if lock(&network.0.stretched).take_if(|link| *link == (from, to)).is_some() {
+                frame[2] ^= 0x80;
+            }
             if network.is_cut(from, to) {
                 count(&network.counts().cut);
             } else {

@@ -18,6 +18,7 @@ use storage::KnownPeers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::host::failure::Failure;
@@ -33,6 +34,9 @@ const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// A connection whose other end acknowledges nothing for so long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// A frame that has begun must be whole within this time. One whose length was damaged would otherwise be waited for
+/// while the peer speaks on, unheard. Enough for the longest frame at a megabyte per second.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(16);
 /// Connections from peers, introduced or not.
 const ACCEPTED_MAX: usize = 256;
 /// A buffer larger than this is given back once it is empty.
@@ -348,6 +352,7 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
         return reason;
     }
     shared.directory.heard_from(hello.node, hello.client_urls);
+    let mut whole_by = None;
     loop {
         match frame::take(&mut input) {
             Ok(Some(body)) => match PeerMessage::decode(body) {
@@ -356,13 +361,16 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
                     warn!(%address, peer = %hello.name, "peer forwarded a command that does not decode");
                     return String::from("a command that does not decode");
                 }
-                Ok(message) => shared.inbox.push(Event::Peer(hello.node, message)),
+                Ok(message) => {
+                    whole_by = None;
+                    shared.inbox.push(Event::Peer(hello.node, message));
+                }
                 Err(error) => {
                     warn!(%address, peer = %hello.name, %error, "peer sent a message that does not decode");
                     return error.to_string();
                 }
             },
-            Ok(None) => match read_more(&mut stream, &mut input).await {
+            Ok(None) => match read_rest(&mut stream, &mut input, &mut whole_by).await {
                 Ok(bytes) => shared.metrics.peer_received_bytes.add(bytes as u64),
                 Err(error) => return error,
             },
@@ -456,6 +464,23 @@ async fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> Result<byte
             return Ok(body);
         }
         read_more(stream, input).await?;
+    }
+}
+
+/// Reads on, but not beyond the time by which a frame that has begun must be whole.
+async fn read_rest(
+    stream: &mut TcpStream,
+    input: &mut BytesMut,
+    whole_by: &mut Option<Instant>,
+) -> Result<usize, String> {
+    if input.is_empty() {
+        return read_more(stream, input).await;
+    }
+    let deadline = *whole_by.get_or_insert_with(|| Instant::now() + FRAME_TIMEOUT);
+    match tokio::time::timeout_at(deadline, read_more(stream, input)).await {
+        // A peer that never pauses would keep the clock from being looked at.
+        Ok(read) if Instant::now() < deadline => read,
+        Ok(_) | Err(_) => Err(format!("a frame is not whole within {FRAME_TIMEOUT:?}")),
     }
 }
 
