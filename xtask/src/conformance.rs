@@ -29,6 +29,7 @@ const CLIENTS: &[Client] = &[
     Client { name: "aetcd", install: install_aetcd, drive: drive_aetcd },
     Client { name: "node", install: install_node, drive: drive_node },
     Client { name: "clientv3", install: install_clientv3, drive: drive_clientv3 },
+    Client { name: "etcd-client", install: install_etcd_client, drive: drive_etcd_client },
 ];
 
 /// What `sinew serve --consensus` takes.
@@ -182,6 +183,26 @@ fn drive_clientv3(folder: &Path, scripts: &Path) -> Command {
         .env("CGO_ENABLED", "0")
         .arg("run")
         .arg(scripts.join("clientv3/main.go"));
+    command
+}
+
+/// Debian's protoc, which the Rust client needs to be built.
+fn install_etcd_client(folder: &Path) -> Result<(), String> {
+    let packages = ["protobuf-compiler", "libprotobuf-dev", "libprotobuf32", "libprotoc32"];
+    unpack(folder, || Ok(packages.map(str::to_owned).to_vec()))
+}
+
+fn drive_etcd_client(folder: &Path, scripts: &Path) -> Command {
+    let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .env("PROTOC", folder.join("usr/bin/protoc"))
+        .env("PROTOC_INCLUDE", folder.join("usr/include"))
+        .env("LD_LIBRARY_PATH", folder.join(libraries))
+        .env("CARGO_TARGET_DIR", folder.join("target"))
+        .args(["run", "--quiet", "--manifest-path"])
+        .arg(scripts.join("etcd_client/Cargo.toml"))
+        .arg("--");
     command
 }
 

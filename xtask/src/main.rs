@@ -9,7 +9,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   fix                 generated code, lints with a mechanical fix, format
   tidy                the rules of the house
   codegen [--check]   generated code from proto/, or only check that it is fresh
-  conformance [--only etcdctl|etcd3|aetcd|node|clientv3]
+  conformance [--only etcdctl|etcd3|aetcd|node|clientv3|etcd-client]
                       drive three real nodes through other people's clients (installs them below target/)";
 
 fn main() -> ExitCode {
