@@ -127,11 +127,6 @@ impl Replica {
         };
         let offset = usize::try_from(append.prev.index.0 - staged.prev.index.0).unwrap_or(usize::MAX);
         let Some(overlap) = staged.entries.len().checked_sub(offset) else {
-            if append.prev.index <= self.commit {
-                // It connects by itself, to what is decided. To ask for what lies between would go on for ever: the
-                // leader was told that it is held here.
-                return Ok(append);
-            }
             let end = Index(staged.prev.index.0 + staged.entries.len() as u64);
             let hint = Position { index: end, stamp: append.ballot };
             self.staged = Some(staged);
