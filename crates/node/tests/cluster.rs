@@ -540,6 +540,40 @@ fn a_node_that_installs_a_snapshot_votes() {
     assert_eq!(cluster.hosts[&behind].engine.rows(), cluster.hosts[&new].engine.rows());
 }
 
+/// Found by the simulator: under steady writes the log went past every snapshot before it was installed, and followers
+/// got one after the other without ever catching up.
+#[test]
+fn the_log_behind_a_snapshot_waits_for_its_installation() {
+    let mut cluster = Cluster::new(3);
+    let (behind, leader) = behind_the_log(&mut cluster);
+    let first = |cluster: &Cluster| cluster.hosts[&leader].node.status(GROUP).unwrap().first;
+    cluster.hosts.get_mut(&behind).unwrap().slow_install = true;
+    cluster.heal();
+    cluster.run_until("the installation to begin", |c| c.hosts[&behind].install.is_some());
+    let before = first(&cluster);
+    let value = "x".repeat(300 * 1024);
+    for round in 0..20 {
+        let ticket = cluster.put(leader, &format!("m{round:02}"), &value);
+        cluster.finished(leader, ticket);
+    }
+    let index = cluster.hosts[&leader].node.status(GROUP).unwrap().applied;
+    cluster.event(leader, Event::Checkpointed { group: GROUP, index });
+    assert!(first(&cluster) <= before.next(), "the log starts at {} now", first(&cluster));
+    let host = cluster.hosts.get_mut(&behind).unwrap();
+    host.slow_install = false;
+    let id = host.install.take().unwrap();
+    for event in host.carry_out(Effect::SnapshotInstall { group: GROUP, id, mark: Mark::default() }, &mut Vec::new()) {
+        cluster.event(behind, event);
+    }
+    cluster.run_until("the rest from the log", |c| c.get(behind, "m19").is_some());
+    assert!(cluster.hosts[&leader].snapshots_out.is_empty(), "one snapshot was enough");
+    // The sender forgets the snapshot after a while, and the log may go on.
+    let until = cluster.now + Duration::from_secs(35);
+    cluster.run_until("the time to pass", |c| c.now >= until);
+    cluster.event(leader, Event::Checkpointed { group: GROUP, index });
+    assert!(first(&cluster) > before.next(), "the log is kept for ever");
+}
+
 #[test]
 fn a_follower_far_behind_gets_a_snapshot() {
     let mut cluster = Cluster::new(3);
