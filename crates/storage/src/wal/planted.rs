@@ -6,6 +6,8 @@
 pub(crate) enum Bug {
     /// Checksums do not cover the address.
     NoAddress,
+    /// Records are read without a look at their checksum.
+    RecordUnchecked,
     /// Damage in the middle is cut off like a torn tail.
     DamageIsTail,
     /// Frames behind the cut stay.
@@ -23,6 +25,7 @@ pub(crate) fn is(bug: Bug) -> bool {
     use base::Defect;
     match bug {
         Bug::NoAddress => base::planted::planted(Defect::AddressUnchecked),
+        Bug::RecordUnchecked => base::planted::planted(Defect::ChecksumSkipped),
         Bug::DamageIsTail => base::planted::planted(Defect::DamageTruncated),
         Bug::SyncErrorIgnored => base::planted::planted(Defect::SyncRetried),
         Bug::NoDirectorySync => base::planted::planted(Defect::DirectoryUnsynced),

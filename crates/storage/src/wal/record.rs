@@ -7,7 +7,7 @@
 //! anywhere but where it was written never verifies: neither one that a drive wrote to the wrong sector nor one that an
 //! earlier use of the same file left behind.
 
-use base::{Ballot, Defect, Fault, GroupId, Index, NodeId, Reader, codec};
+use base::{Ballot, Fault, GroupId, Index, NodeId, Reader, codec};
 use bytes::Bytes;
 use kernel::{Entry, EntryKind, Position};
 
@@ -164,7 +164,7 @@ pub(crate) fn decode_record(bytes: &Bytes, address: Address) -> Result<Decoded, 
     if total > bytes.len() {
         return Err(format!("a record of {total} bytes does not fit in {}", bytes.len()));
     }
-    if word(0) != address.checksum(&bytes[4..total]) && !base::planted::planted(Defect::ChecksumSkipped) {
+    if word(0) != address.checksum(&bytes[4..total]) && !planted::is(Bug::RecordUnchecked) {
         return Err("the record's checksum does not match".to_owned());
     }
     parse(bytes[8], bytes.slice(RECORD_HEADER_BYTES..total), total).map_err(|error| error.to_string())

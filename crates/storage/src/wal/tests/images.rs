@@ -180,6 +180,29 @@ fn without_addresses_a_stale_record_would_be_served() {
     assert_eq!(served, Ok(Loaded::Entries(vec![entry(1, 1, 300)])));
 }
 
+/// Reads an entry of which one bit has changed since it was written.
+fn read_rotten_record() -> Result<Loaded, Fault> {
+    let disk = MemDisk::new(0);
+    let (mut wal, _) = open(&disk);
+    wal.append(wal.next_lsn(), &[(GROUP, vec![Record::Append(vec![entry(1, 1, 300)])])]).expect("append");
+    wal.sync().expect("sync");
+    let place = wal.read_index().groups[&GROUP].location(Index(1)).expect("there");
+    disk.flip(&segment_name(1), u64::from(place.offset) + u64::from(place.len) - 1, 1);
+    wal.reader().load(GROUP, Index(1), Index(2), usize::MAX)
+}
+
+#[test]
+fn a_rotten_record_is_refused_when_it_is_read() {
+    assert!(matches!(read_rotten_record(), Err(Fault::Corrupt { .. })));
+}
+
+#[test]
+fn without_its_checksum_a_rotten_record_would_be_served() {
+    let served = planted::with(Bug::RecordUnchecked, read_rotten_record);
+    let Ok(Loaded::Entries(entries)) = served else { panic!("{served:?}") };
+    assert!(entries.len() == 1 && entries[0] != entry(1, 1, 300), "the damage shows");
+}
+
 #[test]
 fn a_lost_or_misdirected_write_is_found_once_something_follows() {
     let turns = turns();
