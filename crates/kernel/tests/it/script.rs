@@ -381,6 +381,7 @@ fn scripts_notice_planted_defects() {
     let planted = [
         ("raft/replicate_old_ballot_is_not_committed_by_counting", Protocol::Raft, Defect::CommitOldStamp),
         ("multi-paxos/replicate_keeps_the_suffix", Protocol::MultiPaxos, Defect::PaxosTruncates),
+        ("all/snapshot_stale_is_not_wanted", Protocol::Raft, Defect::SnapshotRollback),
         ("all/membership_that_was_replaced_cannot_elect", Protocol::MultiPaxos, Defect::NoFixpoint),
         ("all/membership_that_was_replaced_cannot_elect", Protocol::Zab, Defect::NoFixpoint),
         ("all/membership_that_was_replaced_cannot_elect", Protocol::PaxosRaft, Defect::NoFixpoint),
