@@ -59,7 +59,7 @@ impl Profile {
         use FaultKind as K;
         match self {
             Self::Calm => &[],
-            Self::Network => &[K::Cut, K::Clog, K::Weather, K::Replay, K::Transfer],
+            Self::Network => &[K::Cut, K::Clog, K::Weather, K::Replay, K::Deafen, K::Transfer],
             Self::Disk => &[
                 K::SyncError,
                 K::WriteError,
@@ -70,6 +70,8 @@ impl Profile {
                 K::Stall,
                 K::CrashOnDisk,
                 K::Crash,
+                K::Cut,
+                K::Transfer,
             ],
             Self::Crash => &[
                 K::Crash,

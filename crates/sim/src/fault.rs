@@ -177,6 +177,12 @@ pub enum Fault {
         /// How long.
         for_us: u64,
     },
+    /// The leader hears nothing while it hands over, and then everything at once, in its order: it does not know yet
+    /// that it was followed by another.
+    Deafen {
+        /// How long.
+        for_us: u64,
+    },
     /// Not a fault: leadership is handed over on request.
     Transfer {
         /// To whom; to the best follower if none is named.
@@ -251,6 +257,8 @@ kinds! {
     Full = "full disk",
     /// [`Fault::Stall`].
     Stall = "stalled disk",
+    /// [`Fault::Deafen`].
+    Deafen = "deaf leader",
     /// [`Fault::Transfer`].
     Transfer = "handover",
 }
@@ -280,6 +288,7 @@ impl Fault {
             Self::Rot { .. } => FaultKind::Rot,
             Self::Full { .. } => FaultKind::Full,
             Self::Stall { .. } => FaultKind::Stall,
+            Self::Deafen { .. } => FaultKind::Deafen,
             Self::Transfer { .. } => FaultKind::Transfer,
         }
     }
@@ -345,6 +354,7 @@ impl fmt::Display for Fault {
                 write!(f, "{name} {node} {spare_bytes} bytes left for {}", Ms(*for_us))
             }
             Self::Stall { node, for_us } => write!(f, "{name} {node} for {}", Ms(*for_us)),
+            Self::Deafen { for_us } => write!(f, "{name} for {}", Ms(*for_us)),
             Self::Transfer { to } => match to {
                 Some(to) => write!(f, "{name} to {to}"),
                 None => write!(f, "{name}"),

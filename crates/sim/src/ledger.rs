@@ -215,8 +215,10 @@ impl Ledger {
                 if *matched > durable.last().max(checkpoint) {
                     return Err(format!("acknowledges {matched}, but only {} is synced", durable.last()));
                 }
+                // What a later leader has written there since is no part of what this one is told.
                 let (synced, written) = (durable.get(*matched), self.appended.get(*matched));
-                if *matched > checkpoint && synced.is_some() && written.is_some() && synced != written {
+                let is_meant = written.is_some_and(|written| written.stamp <= message.ballot);
+                if *matched > checkpoint && synced.is_some() && is_meant && synced != written {
                     return Err(format!("acknowledges entry {matched}, but an older one is synced there"));
                 }
                 Ok(true)
@@ -283,6 +285,17 @@ mod tests {
         assert!(ledger.check(&acknowledgement(3), Index(0)).is_err());
         ledger.synced(Lsn(2));
         assert_eq!(ledger.check(&acknowledgement(3), Index(0)), Ok(true));
+    }
+
+    #[test]
+    fn what_a_later_leader_has_written_since_takes_nothing_back() {
+        let mut ledger = ledger();
+        let overwrite = |stamp| vec![(GROUP, vec![Record::Append(vec![Entry { stamp, ..entry(2) }])])];
+        ledger.issue(Lsn(3), &overwrite(Ballot::new(2, NodeId(2))));
+        assert_eq!(ledger.check(&acknowledgement(2), Index(0)), Ok(true));
+        let mut ledger = self::ledger();
+        ledger.issue(Lsn(3), &overwrite(Ballot::new(1, NodeId(0))));
+        assert!(ledger.check(&acknowledgement(2), Index(0)).is_err(), "this leader's own is not synced");
     }
 
     #[test]

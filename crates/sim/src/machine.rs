@@ -277,7 +277,7 @@ impl Machine {
             seed: random.rotate_left(31),
             request_timeout: Duration::from_secs(5) + 2 * shape.election_timeout,
             apply_backlog_max: shape.apply_backlog_max,
-            log_retained_bytes: shape.log_retained_bytes,
+            log_retained_bytes: shape.retained_bytes(self.id),
         };
         let now = self.clock.read(now);
         let mut node = Node::new(node, vec![GroupStart { config: replica, recovered }], first_lsn, now)?;

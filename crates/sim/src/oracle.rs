@@ -61,7 +61,9 @@ impl Oracle {
         if first != node {
             return Err(format!("{node} and {first} both lead {ballot}"));
         }
-        for (key, index) in self.decided.iter().zip(1..).skip(log.base().0 as usize) {
+        // A leader of an old ballot may learn late that it was elected: it cannot decide anything any more.
+        let before = |key: &EntryKey| key.stamp < ballot;
+        for (key, index) in self.decided.iter().zip(1..).skip(log.base().0 as usize).filter(|(key, _)| before(key)) {
             match log.get(Index(index)) {
                 Some(held) if held.same_value(key) => {}
                 held => {
@@ -115,6 +117,8 @@ mod tests {
         assert!(oracle.leads(NodeId(2), ballot, &empty).is_err());
         assert_eq!(oracle.decide(NodeId(1), Index(1), &key("a"), 2, || 2), Ok(true));
         assert!(oracle.leads(NodeId(1), Ballot::new(6, NodeId(1)), &empty).is_err());
+        let late = Ballot::new(0, NodeId(3));
+        assert!(oracle.leads(NodeId(3), late, &empty).is_ok(), "elected in an old ballot, which decides nothing");
     }
 
     #[test]

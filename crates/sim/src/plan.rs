@@ -40,6 +40,8 @@ pub struct Shape {
     pub segment_bytes: u64,
     /// Log kept behind the applied index.
     pub log_retained_bytes: u64,
+    /// Whether every second node keeps more than that: it can help others where a snapshot was needed before.
+    pub uneven_retention: bool,
     /// Bytes in a chunk of a snapshot.
     pub chunk_bytes: usize,
     /// Decided and unapplied entries above which proposals are refused.
@@ -86,6 +88,7 @@ fn draw_shape(prng: &mut Prng) -> Shape {
         checkpoint_us: (50_000, spread(prng, 200_000, 4_000_000)),
         segment_bytes: *pick(prng, &[16 * 1024, 32 * 1024, 64 * 1024, 128 * 1024]),
         log_retained_bytes: *pick(prng, &[0, 2 * 1024, 16 * 1024, 64 * 1024]),
+        uneven_retention: percent(prng, 50),
         chunk_bytes: *pick(prng, &[512, 2048, 8192]),
         apply_backlog_max: *pick(prng, &[50, 1000, 20_000]),
         sweep_events: *pick(prng, &[1, 10, 1000]),
@@ -101,6 +104,14 @@ struct Draw<'a> {
     /// Who may suffer lasting damage.
     victims: Vec<NodeId>,
     end: u64,
+}
+
+impl Shape {
+    /// Log that this node keeps behind the applied index.
+    pub(crate) fn retained_bytes(&self, node: NodeId) -> u64 {
+        let more = if self.uneven_retention && node.0.is_multiple_of(2) { 64 * 1024 } else { 0 };
+        self.log_retained_bytes.max(more)
+    }
 }
 
 impl<'a> Draw<'a> {
@@ -225,6 +236,7 @@ impl<'a> Draw<'a> {
                 push(Fault::Full { node, spare_bytes, for_us: spread(prng, 500_000, 20_000_000) });
             }
             FaultKind::Stall => push(Fault::Stall { node, for_us: spread(prng, 50_000, 30_000_000) }),
+            FaultKind::Deafen => push(Fault::Deafen { for_us: spread(prng, 50_000, 2_000_000) }),
             FaultKind::Transfer => push(Fault::Transfer { to: percent(prng, 70).then_some(node) }),
             FaultKind::Lose | FaultKind::Wipe | FaultKind::LostWrite | FaultKind::MisdirectedWrite | FaultKind::Rot => {
                 if let Some(node) = self.victim() {

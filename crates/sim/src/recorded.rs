@@ -22,7 +22,10 @@ pub(crate) fn judge(history: &[Operation], settled: &Settled) -> (History, Resul
             let judged = check_all(&recorded);
             (recorded, judged)
         }
-        Err(reason) => (recorded(history), Err(reason)),
+        Err(reason) => {
+            let told: Vec<_> = history.iter().map(|operation| (operation.clone(), None)).collect();
+            (recorded(&told), Err(reason))
+        }
     }
 }
 
@@ -39,8 +42,9 @@ fn check_all(history: &History) -> Result<(), String> {
     Ok(())
 }
 
-fn recorded(history: &[Operation]) -> History {
-    let nodes = history.iter().map(|operation| operation.node.0).max().unwrap_or(0);
+/// With the moments at which operations happened that nobody was told about.
+fn recorded(history: &[(Operation, Option<u64>)]) -> History {
+    let nodes = history.iter().map(|(operation, _)| operation.node.0).max().unwrap_or(0);
     let workloads = vec![
         Workload::ListAppend { prefix: LISTS_PREFIX.into() },
         Workload::Bank { prefix: BANK.into(), accounts: ACCOUNTS, total: TOTAL },
@@ -53,18 +57,18 @@ fn recorded(history: &[Operation]) -> History {
         numbering: Numbering::Dense,
         workloads,
     };
-    let operations = history.iter().zip(0..).map(|(operation, id)| one(operation, id)).collect();
+    let operations = history.iter().zip(0..).map(|((operation, moment), id)| one(operation, *moment, id)).collect();
     History { header, operations }
 }
 
-fn one(operation: &Operation, id: u64) -> record::Operation {
+fn one(operation: &Operation, moment: Option<u64>, id: u64) -> record::Operation {
     record::Operation {
         id,
         client: operation.client,
         node: operation.node.0 - 1,
         connection: operation.connection,
-        invoked: operation.called_at * 1000,
-        returned: operation.returned_at.map(|at| at * 1000),
+        invoked: moment.unwrap_or(operation.called_at * 1000),
+        returned: moment.or(operation.returned_at.map(|at| at * 1000)),
         request: request(&operation.asked),
         outcome: outcome(&operation.told),
     }
@@ -298,6 +302,6 @@ mod tests {
         // The read shows it, but the log does not have it.
         assert!(judge(&history, &settled(&[], &[])).1.is_err());
         let resolved = settled(&[], &[]).resolve(&[unknown]).expect("nothing was done");
-        assert_eq!(resolved[0].told, Told::NotDone);
+        assert_eq!(resolved[0].0.told, Told::NotDone);
     }
 }

@@ -55,35 +55,40 @@ impl Settled {
         self.counts.insert(index, number);
     }
 
-    /// The history as somebody would have it who was told everything. Errs if something was done that nobody had asked
-    /// for, or more often than it was asked for.
-    pub(crate) fn resolve(&self, history: &[Operation]) -> Result<Vec<Operation>, String> {
-        let mut history = history.to_vec();
+    /// The history as somebody would have it who was told everything, with the moment, in nanoseconds, of each
+    /// operation that the client was told nothing about. Errs if something was done that nobody had asked for, or more
+    /// often than it was asked for.
+    pub(crate) fn resolve(&self, history: &[Operation]) -> Result<Vec<(Operation, Option<u64>)>, String> {
+        let mut history: Vec<_> = history.iter().map(|operation| (operation.clone(), None)).collect();
         let mut asked: BTreeMap<Bytes, Vec<usize>> = BTreeMap::new();
-        for (place, operation) in history.iter().enumerate() {
+        for (place, (operation, _)) in history.iter().enumerate() {
             if let Asked::Write(command) = &operation.asked {
                 asked.entry(command.encode()).or_default().push(place);
             }
         }
+        let mut moment = 0;
         for Effect { at, payload, outcome } in &self.effects {
+            // What is applied in one batch happened in its order.
+            moment = (moment + 1).max(at * 1000);
             let places = asked.get_mut(payload).map(|places| take(places, &history, *at, outcome));
             let Some(place) = places.flatten() else {
                 return Err(format!("{outcome:?} at {at} is the outcome of a command nobody waits for any more"));
             };
-            let operation = &mut history[place];
+            let (operation, known) = &mut history[place];
             if operation.told == Told::Unknown {
                 operation.told = Told::Outcome(outcome.clone());
-                operation.returned_at = Some(*at);
+                // Any moment from the decision to this one would do: no read can tell them apart.
+                *known = Some(moment);
                 // Nobody was told so on a connection, so no connection promises anything.
                 operation.connection = u64::MAX - place as u64;
             }
         }
         // The rest never happened, and the run is over.
         for place in asked.into_values().flatten() {
-            let operation = &mut history[place];
+            let (operation, known) = &mut history[place];
             if operation.told == Told::Unknown {
                 operation.told = Told::NotDone;
-                operation.returned_at = Some(u64::MAX / 1000);
+                *known = Some(operation.called_at * 1000);
             }
         }
         Ok(history)
@@ -92,9 +97,9 @@ impl Settled {
 
 /// Takes the operation that this effect belongs to off the list: the one that was told so, or one of those that were
 /// told nothing. Equal commands are worth the same, so any of them will do.
-fn take(places: &mut Vec<usize>, history: &[Operation], at: u64, outcome: &Outcome) -> Option<usize> {
-    let told = |place: &usize| matches!(&history[*place].told, Told::Outcome(told) if told == outcome);
-    let open = |place: &usize| history[*place].told == Told::Unknown && history[*place].called_at <= at;
+fn take(places: &mut Vec<usize>, history: &[(Operation, Option<u64>)], at: u64, outcome: &Outcome) -> Option<usize> {
+    let told = |place: &usize| matches!(&history[*place].0.told, Told::Outcome(told) if told == outcome);
+    let open = |place: &usize| history[*place].0.told == Told::Unknown && history[*place].0.called_at <= at;
     let found = places.iter().position(told).or_else(|| places.iter().position(open))?;
     Some(places.remove(found))
 }

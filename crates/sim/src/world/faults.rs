@@ -86,6 +86,7 @@ impl World<'_> {
                 self.schedule.after(*for_us, Happening::FaultEnds(number));
             }
             Fault::Transfer { to } => self.ask_for_handover(*to),
+            Fault::Deafen { for_us } => self.deafen(number, *for_us),
             Fault::Cut { .. } | Fault::Clog { .. } | Fault::Weather { .. } | Fault::Replay { .. } => {
                 self.begin_on_links(number, fault);
             }
@@ -108,7 +109,9 @@ impl World<'_> {
                 // A wake-up that was computed with the old rate may come late.
                 self.rearm(place);
             }
-            Fault::Cut { .. } | Fault::Clog { .. } | Fault::Weather { .. } => self.end_on_links(number),
+            Fault::Cut { .. } | Fault::Clog { .. } | Fault::Weather { .. } | Fault::Deafen { .. } => {
+                self.end_on_links(number);
+            }
             Fault::Full { node, .. } => {
                 let place = self.place(*node);
                 self.machines[place].disk.set_capacity(None);
@@ -253,6 +256,7 @@ impl World<'_> {
         machine.wiped = Some((std::mem::take(&mut machine.ledger), machine.checkpoint));
         machine.checkpoint = Index(0);
         machine.wounds = Wounds { wiped: true, ..Wounds::default() };
+        self.met.retain(|(host, _), _| *host != node);
     }
 
     /// The machine's process starts, or tries to.
@@ -326,12 +330,30 @@ impl World<'_> {
         self.machines[machine].standing = Standing::Refused(reason);
     }
 
-    fn ask_for_handover(&mut self, to: Option<NodeId>) {
+    /// Place of a node that leads and works.
+    fn leader(&self) -> Option<usize> {
         let now = self.now();
-        let leader = self.machines.iter().position(|machine| {
+        self.machines.iter().position(|machine| {
             let process = machine.process.as_ref().filter(|_| machine.is_working(now));
             process.is_some_and(|process| process.led != base::Ballot::ZERO)
-        });
+        })
+    }
+
+    fn deafen(&mut self, number: usize, for_us: u64) {
+        let Some(leader) = self.leader() else { return };
+        let node = self.machines[leader].id;
+        let links: Vec<_> = self.network.all().into_iter().filter(|link| link.1 == node).collect();
+        for link in &links {
+            self.network.link_mut(*link).clogs += 1;
+        }
+        self.deaf.insert(number, links);
+        self.had_effect(FaultKind::Deafen);
+        self.schedule.after(for_us, Happening::FaultEnds(number));
+        self.ask_for_handover(None);
+    }
+
+    fn ask_for_handover(&mut self, to: Option<NodeId>) {
+        let leader = self.leader();
         let Some(machine) = leader.filter(|leader| Some(self.machines[*leader].id) != to) else { return };
         self.had_effect(FaultKind::Transfer);
         let ticket = self.ticket();
@@ -408,5 +430,11 @@ fn rot(disk: &MemDisk, seed: u64) -> bool {
     let (_, path, offset, body) = &frames[prng.below(frames.len() as u64) as usize];
     let within = if percent(&mut prng, 20) { prng.below(57) } else { 64 + prng.below((*body).max(1)) };
     disk.flip(path, offset + within, 1 << prng.below(8));
+    if percent(&mut prng, 30) {
+        // The drive is dying: no old frame is whole any more.
+        for (_, path, offset, body) in &frames {
+            disk.flip(path, offset + 64 + prng.below((*body).max(1)), 1 << prng.below(8));
+        }
+    }
     true
 }

@@ -129,7 +129,7 @@ impl World<'_> {
         };
         let Some(process) = &mut self.machines[host].process else { return false };
         match process.peers.note(id, incarnation) {
-            Ok(noted) if noted == incarnation => true,
+            Ok(noted) if noted == incarnation => self.meets((self.machines[host].id, id), incarnation),
             Ok(_) => {
                 self.counters.count(Counter::Forgetful);
                 let fault = base::Fault::Refused(format!("{} knows {id} from other data", self.machines[host].id));
@@ -141,6 +141,18 @@ impl World<'_> {
                 false
             }
         }
+    }
+
+    /// Whoever met a node before must not take it for the same when it has lost its data: it does not know what it
+    /// promised. An old note of a drive that lies may be lost.
+    fn meets(&mut self, link: Link, incarnation: u64) -> bool {
+        let first = *self.met.entry(link).or_insert(incarnation);
+        let place = self.place(link.0);
+        if first != incarnation && !self.machines[place].wounds.lies {
+            let detail = format!("{} takes {}, which has lost its data, for its old self", link.0, link.1);
+            self.fail(FailureKind::Recovery, detail);
+        }
+        first == incarnation || self.machines[place].wounds.lies
     }
 
     /// The sender notices that its connection is gone.
@@ -242,13 +254,10 @@ impl World<'_> {
                     self.network.link_mut(*link).cuts -= 1;
                 }
             }
-            Fault::Clog { links, .. } => {
-                for link in links {
-                    self.network.link_mut(*link).clogs -= 1;
-                    if self.network.link(*link).clogs == 0 {
-                        self.release(*link);
-                    }
-                }
+            Fault::Clog { links, .. } => self.unclog(links),
+            Fault::Deafen { .. } => {
+                let links = self.deaf.remove(&number).unwrap_or_default();
+                self.unclog(&links);
             }
             Fault::Weather { links, .. } => {
                 for link in links {
@@ -256,6 +265,15 @@ impl World<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn unclog(&mut self, links: &[Link]) {
+        for link in links {
+            self.network.link_mut(*link).clogs -= 1;
+            if self.network.link(*link).clogs == 0 {
+                self.release(*link);
+            }
         }
     }
 

@@ -91,6 +91,10 @@ pub(crate) struct World<'a> {
     next_ticket: u64,
     /// By machine: what waits for the end of a pause or a stall.
     pub(crate) waiting: Vec<Vec<Happening>>,
+    /// Links into leaders that hear nothing, by fault.
+    pub(crate) deaf: BTreeMap<usize, Vec<Link>>,
+    /// Whose data each node (first) met behind each name (second).
+    pub(crate) met: BTreeMap<Link, u64>,
     pub(crate) healed: bool,
     done: bool,
 }
@@ -123,6 +127,8 @@ impl<'a> World<'a> {
             failure: None,
             next_ticket: 1,
             waiting: (0..config.nodes).map(|_| Vec::new()).collect(),
+            deaf: BTreeMap::new(),
+            met: BTreeMap::new(),
             healed: false,
             done: false,
         }
