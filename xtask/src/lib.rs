@@ -6,6 +6,7 @@
 pub mod codegen;
 pub mod conformance;
 pub mod reflow;
+pub mod soak;
 pub mod tidy;
 pub mod verify;
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use xtask::{codegen, conformance, root, say, tidy, verify};
+use xtask::{codegen, conformance, root, say, soak, tidy, verify};
 
 const USAGE: &str = "usage: cargo xtask TASK
   verify              format, lints, tidy, generated code, tests; writes nothing
@@ -10,7 +10,10 @@ const USAGE: &str = "usage: cargo xtask TASK
   tidy                the rules of the house
   codegen [--check]   generated code from proto/, or only check that it is fresh
   conformance [--only etcdctl|etcd3|aetcd|node|clientv3|etcd-client]
-                      drive three real nodes through other people's clients (installs them below target/)";
+                      drive three real nodes through other people's clients (installs them below target/)
+  soak --minutes N    clusters in the simulator for so long, then every planted defect
+  soak --ci [--turn WORD]
+                      what CI runs of that: fixed seeds, and ten planted defects in turn";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
         ["codegen"] => codegen::run(false),
         ["codegen", "--check"] => codegen::run(true),
         ["conformance"] => conformance::run(&root, None),
+        ["soak", words @ ..] => soak::run(&root, words),
         ["conformance", "--only", name] => conformance::run(&root, Some(name)),
         _ => Err(USAGE.to_owned()),
     };
