@@ -9,9 +9,9 @@ fn config(seed: u64, profile: Profile, defect: Option<Defect>) -> Config {
     Config { duration: Duration::from_secs(20), defect, ..Config::new(seed).with_profile(profile) }
 }
 
-/// The first of twelve seeds that finds the defect, which must be found by one of these checks.
+/// The first of sixty seeds that finds the defect, which must be found by one of these checks.
 fn found(defect: Defect, profile: Profile, kinds: &[FailureKind]) -> Config {
-    for seed in 0..12 {
+    for seed in 0..60 {
         let config = config(seed, profile, Some(defect));
         if let Verdict::Failed(failure) = sim::run(&config).verdict {
             assert!(kinds.contains(&failure.kind), "{defect:?} was found by another check: {failure}");
