@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: clusters in the simulator for some minutes, then every planted defect.
 //!
-//! With `--ci` the amount is fixed and ends in a few minutes: seeds of clusters and of the kernel alone, and ten planted
-//! defects in turn. A seed that fails is printed, made small, and ends the task with an error.
+//! With `--ci` the amount is fixed and ends in a few minutes: seeds of clusters and of the kernel alone, and ten
+//! planted defects in turn. A seed that fails is printed, made small, and ends the task with an error.
 
 use std::path::Path;
 use std::process::Command;

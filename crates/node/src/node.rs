@@ -552,8 +552,8 @@ impl Node {
 
     fn on_checkpointed(&mut self, id: GroupId, index: Index) {
         let Some(group) = self.touch(id) else { return };
-        // Who installs a snapshot goes on with the log behind it. If that were gone it would need the next snapshot, and
-        // under steady writes so on for ever.
+        // Who installs a snapshot goes on with the log behind it. If that were gone it would need the next snapshot,
+        // and under steady writes so on for ever.
         let sent = group.outgoing.values().filter_map(|outgoing| outgoing.mark.as_ref());
         let needed = sent.map(|mark| mark.position.index).min().unwrap_or(index);
         if let Some(to) = group.retention.compact_to(index.min(group.applied).min(needed)) {
