@@ -79,7 +79,8 @@ impl Command {
             | Self::LeaseRevoke(_)
             | Self::LeaseExpire(_)
             | Self::LeaseCheckpoint(_)
-            | Self::Alarm(_) => 0,
+            | Self::Alarm(_)
+            | Self::Member(_) => 0,
         }
     }
 }

@@ -3,10 +3,11 @@
 //! Invariant: a command is applied the same way on every replica, so nothing in it depends on the node that proposed
 //! it. The bytes are in `command_codec`, the checks before proposing in `validate`.
 
-use base::{LeaseId, Revision};
+use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 
 use crate::alarm::Alarm;
+use crate::member::MemberRecord;
 
 /// A request that may change the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,28 @@ pub enum Command {
     LeaseCheckpoint(LeaseCheckpoint),
     /// Raises or clears an alarm.
     Alarm(AlarmChange),
+    /// Changes what is written down about the members.
+    Member(MemberChange),
+}
+
+/// Changes what is written down about the members. Does not move the revision, nor who votes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberChange {
+    /// The members the proposer knows: written down if none are yet.
+    pub founders: Vec<MemberRecord>,
+    /// What changes.
+    pub step: MemberStep,
+}
+
+/// One change of one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberStep {
+    /// A new one.
+    Add(MemberRecord),
+    /// Another place to reach one at.
+    Update(NodeId, Vec<String>),
+    /// One that is no member any more.
+    Remove(NodeId),
 }
 
 /// Raises or clears an alarm. Does not move the revision.

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use crate::alarm::{Alarm, AlarmKind};
 use crate::command::{
     AlarmChange, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire,
-    LeaseGrant, LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
+    LeaseGrant, LeaseInstance, LeaseRevoke, MemberChange, MemberStep, Op, Put, RangeRequest, SortOrder, SortTarget,
+    Txn,
 };
+use crate::member::{MemberRecord, read_urls, write_urls};
 use crate::validate::TXN_OPS_TOTAL_MAX;
 
 const VERSION: u8 = 1;
@@ -28,6 +30,11 @@ const LEASE_REVOKE: u8 = 7;
 const LEASE_EXPIRE: u8 = 8;
 const LEASE_CHECKPOINT: u8 = 9;
 const ALARM: u8 = 10;
+const MEMBER: u8 = 11;
+
+const MEMBER_ADD: u8 = 1;
+const MEMBER_UPDATE: u8 = 2;
+const MEMBER_REMOVE: u8 = 3;
 
 impl Command {
     /// The bytes of a log entry.
@@ -82,6 +89,10 @@ impl Command {
                 out.push(change.alarm.kind.code());
                 put_varint(&mut out, change.alarm.member.0);
             }
+            Self::Member(change) => {
+                out.push(MEMBER);
+                write_member_change(&mut out, change);
+            }
         }
         out.into()
     }
@@ -109,6 +120,7 @@ impl Command {
                 })?,
             }),
             ALARM => Self::Alarm(read_alarm(&mut reader)?),
+            MEMBER => Self::Member(read_member_change(&mut reader)?),
             _ => return Err(reader.error("command kind")),
         };
         reader.finish("end of command")?;
@@ -119,7 +131,7 @@ impl Command {
         match self {
             Self::Put(put) => put.key.len() + put.value.len() + 24,
             Self::DeleteRange(delete) => delete.key.len() + delete.range_end.len() + 24,
-            Self::Txn(_) => 256,
+            Self::Txn(_) | Self::Member(_) => 256,
             Self::Compact(_) | Self::LeaseRevoke(_) => 16,
             Self::LeaseGrant(_) | Self::Alarm(_) => 24,
             Self::LeaseExpire(expire) => expire.leases.len() * 16 + 8,
@@ -156,6 +168,49 @@ fn read_alarm(reader: &mut Reader) -> Result<AlarmChange, DecodeError> {
     let [raise] = read_flags(reader, "alarm flags")?;
     let kind = AlarmKind::from_code(reader.u8("alarm kind")?).ok_or_else(|| reader.error("alarm kind"))?;
     Ok(AlarmChange { alarm: Alarm { member: NodeId(reader.varint("alarm member")?), kind }, raise })
+}
+
+fn write_member_change(out: &mut Vec<u8>, change: &MemberChange) {
+    put_varint(out, change.founders.len() as u64);
+    for founder in &change.founders {
+        put_varint(out, founder.id.0);
+        founder.write(out);
+    }
+    match &change.step {
+        MemberStep::Add(member) => {
+            out.push(MEMBER_ADD);
+            put_varint(out, member.id.0);
+            member.write(out);
+        }
+        MemberStep::Update(id, urls) => {
+            out.push(MEMBER_UPDATE);
+            put_varint(out, id.0);
+            write_urls(out, urls);
+        }
+        MemberStep::Remove(id) => {
+            out.push(MEMBER_REMOVE);
+            put_varint(out, id.0);
+        }
+    }
+}
+
+fn read_member_change(reader: &mut Reader) -> Result<MemberChange, DecodeError> {
+    let read_id = |reader: &mut Reader| Ok(NodeId(reader.varint("member")?));
+    let count = reader.varint("member count")?;
+    let mut founders = Vec::new();
+    for _ in 0..count {
+        let id = read_id(reader)?;
+        founders.push(MemberRecord::read(reader, id)?);
+    }
+    let kind = reader.u8("member change")?;
+    let id = read_id(reader)?;
+    let step = match kind {
+        MEMBER_ADD => MemberStep::Add(MemberRecord::read(reader, id)?),
+        MEMBER_UPDATE => MemberStep::Update(id, read_urls(reader)?),
+        MEMBER_REMOVE => MemberStep::Remove(id),
+        _ => return Err(reader.error("member change")),
+    };
+    Ok(MemberChange { founders, step })
 }
 
 /// Each takes bytes of the input, so a count beyond it ends with the input.

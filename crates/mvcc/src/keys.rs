@@ -6,6 +6,7 @@
 //! h | escaped key | 0 1 | rev | rank   a version that was superseded, or a tombstone
 //! k | lease | key                      the key is attached to the lease
 //! l | lease                            a lease (see `lease`)
+//! n | member                           a member (see `member`)
 //! m | name                             state, mark, sweep (see `state`), leases granted
 //! r | rev | sub                        what happened at a revision, no values: work list of watches and of the sweep
 //! ```
@@ -32,6 +33,7 @@ const HISTORY: u8 = b'h';
 const EVENT: u8 = b'r';
 const ATTACHMENT: u8 = b'k';
 const LEASE: u8 = b'l';
+const MEMBER: u8 = b'n';
 
 /// Revision, compaction floor and counters.
 pub(crate) const STATE: &[u8] = b"mstate";
@@ -279,6 +281,24 @@ pub(crate) fn alarm_bounds() -> (Bound<Bytes>, Bound<Bytes>) {
     (Bound::Included(Bytes::from_static(&[ALARM])), Bound::Excluded(Bytes::from_static(&[ALARM + 1])))
 }
 
+/// The row of a member.
+pub(crate) fn member(id: NodeId) -> Vec<u8> {
+    let mut out = vec![MEMBER];
+    out.extend_from_slice(&id.0.to_be_bytes());
+    out
+}
+
+pub(crate) fn read_member(row_key: &Bytes) -> Result<NodeId, Fault> {
+    let id = row_key.strip_prefix(&[MEMBER]).and_then(|id| id.try_into().ok());
+    let malformed = || Fault::Corrupt { place: format!("row {row_key:?}"), detail: "malformed member key".into() };
+    id.map(|id| NodeId(u64::from_be_bytes(id))).ok_or_else(malformed)
+}
+
+/// The bounds of all members.
+pub(crate) fn member_bounds() -> (Bound<Bytes>, Bound<Bytes>) {
+    (Bound::Included(Bytes::from_static(&[MEMBER])), Bound::Excluded(Bytes::from_static(&[MEMBER + 1])))
+}
+
 /// The bounds of all attachments.
 pub(crate) fn all_attachments() -> (Bound<Bytes>, Bound<Bytes>) {
     (Bound::Included(Bytes::from_static(&[ATTACHMENT])), Bound::Excluded(Bytes::from_static(&[ATTACHMENT + 1])))
@@ -317,6 +337,9 @@ mod tests {
         let full = Alarm { member: NodeId(258), kind: AlarmKind::NoSpace };
         assert_eq!(alarm(&full), b"a\0\0\0\0\0\0\x01\x02\x01");
         assert_eq!(read_alarm(&alarm(&full).into()).unwrap(), full);
+        assert_eq!(member(NodeId(258)), b"n\0\0\0\0\0\0\x01\x02");
+        assert_eq!(read_member(&member(NodeId(258)).into()).unwrap(), NodeId(258));
+        assert!(read_member(&Bytes::from_static(b"n\0")).is_err());
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod history;
 mod keys;
 pub mod lease;
 pub mod machine;
+pub mod member;
 pub mod outcome;
 mod outcome_codec;
 pub mod range;
@@ -44,7 +45,8 @@ mod writer;
 pub use alarm::{Alarm, AlarmKind, alarms};
 pub use command::{
     AlarmChange, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseCheckpoint, LeaseExpire,
-    LeaseGrant, LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget, Txn,
+    LeaseGrant, LeaseInstance, LeaseRevoke, MemberChange, MemberStep, Op, Put, RangeRequest, SortOrder, SortTarget,
+    Txn,
 };
 pub use compact::{Sweep, sweep};
 pub use engine::{Batch, Engine, MemEngine, Scan, View};
@@ -52,6 +54,7 @@ pub use hash::{StateHash, hash};
 pub use history::{EventBudget, EventPage, EventQuery, events};
 pub use lease::{Lease, LeaseChange, attached, lease, lease_hash, leases};
 pub use machine::{Apply, Machine};
+pub use member::{MemberRecord, members};
 pub use outcome::{
     Change, CompactResult, DeleteResult, Event, EventKind, KeyValue, LeaseGrantResult, OpOutcome, OpResult, Outcome,
     OutcomeResult, PutResult, RangeResult, TxnResult,

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use crate::alarm::{self, Alarm, alarms};
 use crate::budget::Budget;
 use crate::command::{
-    AlarmChange, Command, Compact, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, Op, Put, Txn,
+    AlarmChange, Command, Compact, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, MemberChange,
+    MemberStep, Op, Put, Txn,
 };
 use crate::engine::{Batch, Engine, View};
 use crate::keys;
 use crate::lease::{self, Lease, LeaseChange, lease};
+use crate::member::{MemberRecord, members};
 use crate::outcome::{
     Change, CompactResult, DeleteResult, LeaseGrantResult, OpOutcome, OpResult, Outcome, OutcomeResult, PutResult,
     TxnResult,
@@ -70,7 +72,17 @@ impl Machine {
         let answers_left = limits::ANSWERS_BYTES_MAX;
         let staged = Staged::new(view);
         let (lease_changes, alarms) = (Vec::new(), self.alarms.clone());
-        Ok(Apply { machine: self, staged, state, changes: None, lease_changes, alarms, answers_left, broken: false })
+        Ok(Apply {
+            machine: self,
+            staged,
+            state,
+            changes: None,
+            lease_changes,
+            alarms,
+            members_changed: false,
+            answers_left,
+            broken: false,
+        })
     }
 }
 
@@ -83,6 +95,7 @@ pub struct Apply<'a> {
     lease_changes: Vec<LeaseChange>,
     /// Sorted.
     alarms: Vec<Alarm>,
+    members_changed: bool,
     /// Bytes of pairs that the answers of this batch may still take together.
     answers_left: usize,
     /// A fault left a command half staged.
@@ -98,6 +111,12 @@ impl Apply<'_> {
     /// What happened to leases since the last call, in order; for the clock that decides when they are over.
     pub fn take_lease_changes(&mut self) -> Vec<LeaseChange> {
         std::mem::take(&mut self.lease_changes)
+    }
+
+    /// Whether anything was written down about members.
+    #[must_use]
+    pub fn members_changed(&self) -> bool {
+        self.members_changed
     }
 
     /// From now on the answers of this batch may take this many bytes of pairs together, instead of
@@ -153,6 +172,7 @@ impl Apply<'_> {
             Command::LeaseExpire(expire) => OutcomeResult::LeaseExpire(self.lease_expire(expire)?),
             Command::LeaseCheckpoint(checkpoint) => OutcomeResult::LeaseCheckpoint(self.lease_checkpoint(checkpoint)?),
             Command::Alarm(change) => OutcomeResult::Alarm(self.alarm(*change)),
+            Command::Member(change) => self.member(change)?,
         })
     }
 
@@ -274,6 +294,33 @@ impl Apply<'_> {
             }
         }
         true
+    }
+
+    fn member(&mut self, change: &MemberChange) -> Result<OutcomeResult, ReadError> {
+        let mut members = members(&self.staged)?;
+        let mut written = Vec::new();
+        if members.is_empty() {
+            members.clone_from(&change.founders);
+            written.clone_from(&change.founders);
+        }
+        let find = |id| members.iter().find(|member| member.id == id);
+        let present = |id| find(id).filter(|member| !member.removed).ok_or(Reject::MemberNotFound);
+        let next = match &change.step {
+            MemberStep::Add(member) if find(member.id).is_some() => return Err(Reject::MemberExists.into()),
+            MemberStep::Add(member) => member.clone(),
+            MemberStep::Update(id, urls) => MemberRecord { peer_urls: urls.clone(), ..present(*id)?.clone() },
+            MemberStep::Remove(id) => MemberRecord { removed: true, ..present(*id)?.clone() },
+        };
+        if members.iter().any(|member| member.collides(&next)) {
+            return Err(Reject::PeerUrlsExist.into());
+        }
+        // The last of two rows of one key counts.
+        written.push(next);
+        for member in written {
+            self.staged.put(keys::member(member.id).into(), member.encode());
+        }
+        self.members_changed = true;
+        Ok(OutcomeResult::Member)
     }
 
     fn writer(&mut self) -> Writer<'_> {

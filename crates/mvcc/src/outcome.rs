@@ -86,6 +86,8 @@ pub enum OutcomeResult {
     LeaseCheckpoint(u64),
     /// To an alarm: whether it was not as asked before.
     Alarm(bool),
+    /// To a change of what is written down about a member.
+    Member,
     /// Refused; nothing was changed.
     Rejected(Reject),
 }

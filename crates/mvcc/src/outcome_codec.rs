@@ -28,6 +28,7 @@ const LEASE_REVOKE: u8 = 8;
 const LEASE_EXPIRE: u8 = 9;
 const LEASE_CHECKPOINT: u8 = 10;
 const ALARM: u8 = 11;
+const MEMBER: u8 = 12;
 
 impl Outcome {
     /// The bytes of the outcome.
@@ -71,6 +72,7 @@ impl Outcome {
                 out.push(ALARM);
                 out.push(u8::from(*changed));
             }
+            OutcomeResult::Member => out.push(MEMBER),
             OutcomeResult::AnswerTooLarge => out.push(ANSWER_TOO_LARGE),
             OutcomeResult::Rejected(reject) => {
                 out.push(REJECTED);
@@ -102,6 +104,7 @@ impl Outcome {
             LEASE_EXPIRE => OutcomeResult::LeaseExpire(reader.varint("leases expired")?),
             LEASE_CHECKPOINT => OutcomeResult::LeaseCheckpoint(reader.varint("leases checkpointed")?),
             ALARM => OutcomeResult::Alarm(read_bool(&mut reader, "alarm changed")?),
+            MEMBER => OutcomeResult::Member,
             ANSWER_TOO_LARGE => OutcomeResult::AnswerTooLarge,
             REJECTED => OutcomeResult::Rejected(Reject::read(&mut reader)?),
             _ => return Err(reader.error("outcome kind")),

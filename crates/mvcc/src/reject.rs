@@ -49,6 +49,15 @@ pub enum Reject {
     /// A member is out of space, and the request would take more.
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    /// No member has that id.
+    #[error("etcdserver: member not found")]
+    MemberNotFound,
+    /// The id of a new member was given away before.
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    /// Another member wants to be reached at the same place.
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlsExist,
 }
 
 /// The gRPC status a refusal is sent as.
@@ -68,7 +77,7 @@ pub enum Class {
 
 impl Reject {
     /// Every refusal, in the order of the codes they are encoded with.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::EmptyKey,
         Self::KeyNotFound,
         Self::ValueProvided,
@@ -83,6 +92,9 @@ impl Reject {
         Self::LeaseExists,
         Self::LeaseTtlTooLarge,
         Self::NoSpace,
+        Self::MemberNotFound,
+        Self::MemberExists,
+        Self::PeerUrlsExist,
     ];
 
     /// The status it is sent as.
@@ -98,8 +110,8 @@ impl Reject {
             | Self::DuplicateKey
             | Self::InvalidSortOption => Class::InvalidArgument,
             Self::Compacted | Self::FutureRevision | Self::LeaseTtlTooLarge => Class::OutOfRange,
-            Self::LeaseNotFound => Class::NotFound,
-            Self::LeaseExists => Class::FailedPrecondition,
+            Self::LeaseNotFound | Self::MemberNotFound => Class::NotFound,
+            Self::LeaseExists | Self::MemberExists | Self::PeerUrlsExist => Class::FailedPrecondition,
             Self::NoSpace => Class::ResourceExhausted,
         }
     }
@@ -121,6 +133,9 @@ impl Reject {
             Self::LeaseExists => 12,
             Self::LeaseTtlTooLarge => 13,
             Self::NoSpace => 14,
+            Self::MemberNotFound => 15,
+            Self::MemberExists => 16,
+            Self::PeerUrlsExist => 17,
         }
     }
 
@@ -141,6 +156,6 @@ mod tests {
             assert_eq!(Reject::read(&mut Reader::new(vec![reject.code()].into())), Ok(reject));
         }
         assert!(Reject::read(&mut Reader::new(vec![0].into())).is_err());
-        assert!(Reject::read(&mut Reader::new(vec![15].into())).is_err());
+        assert!(Reject::read(&mut Reader::new(vec![18].into())).is_err());
     }
 }

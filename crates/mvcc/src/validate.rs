@@ -46,7 +46,8 @@ impl Command {
             | Self::LeaseRevoke(_)
             | Self::LeaseExpire(_)
             | Self::LeaseCheckpoint(_)
-            | Self::Alarm(_) => Ok(()),
+            | Self::Alarm(_)
+            | Self::Member(_) => Ok(()),
         }
     }
 }

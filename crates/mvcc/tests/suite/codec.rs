@@ -4,9 +4,9 @@ use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Alarm, AlarmChange, AlarmKind, Command, Compact, CompactResult, Compare, CompareResult, CompareTarget, DeleteRange,
-    DeleteResult, KeyValue, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseGrantResult, LeaseInstance, LeaseRevoke, Op,
-    OpOutcome, OpResult, Outcome, OutcomeResult, Put, PutResult, RangeRequest, RangeResult, Reject, SortOrder,
-    SortTarget, Txn, TxnResult,
+    DeleteResult, KeyValue, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseGrantResult, LeaseInstance, LeaseRevoke,
+    MemberChange, MemberRecord, MemberStep, Op, OpOutcome, OpResult, Outcome, OutcomeResult, Put, PutResult,
+    RangeRequest, RangeResult, Reject, SortOrder, SortTarget, Txn, TxnResult,
 };
 
 use crate::store::{Store, bytes, put_leased, put_of};
@@ -52,6 +52,18 @@ fn lease_commands_have_these_bytes() {
     let alarm = Alarm { member: NodeId(300), kind: AlarmKind::NoSpace };
     check_command(&Command::Alarm(AlarmChange { alarm, raise: true }), b"\x01\x0a\x01\x01\xac\x02");
     check_command(&Command::Alarm(AlarmChange { alarm, raise: false }), b"\x01\x0a\0\x01\xac\x02");
+    let record = |id, url: &str| MemberRecord {
+        id: NodeId(id),
+        name: "a".to_owned(),
+        peer_urls: vec![url.to_owned()],
+        ..MemberRecord::default()
+    };
+    let change = |step| Command::Member(MemberChange { founders: vec![record(300, "u")], step });
+    let add = MemberStep::Add(MemberRecord { promotes: true, ..record(7, "w") });
+    check_command(&change(add), b"\x01\x0b\x01\xac\x02\0\x01a\x01\x01u\x01\x07\x02\x01a\x01\x01w");
+    let update = MemberStep::Update(NodeId(7), vec!["w".to_owned()]);
+    check_command(&change(update), b"\x01\x0b\x01\xac\x02\0\x01a\x01\x01u\x02\x07\x01\x01w");
+    check_command(&change(MemberStep::Remove(NodeId(7))), b"\x01\x0b\x01\xac\x02\0\x01a\x01\x01u\x03\x07");
     let huge = b"\x01\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
     assert!(Command::decode(Bytes::from_static(huge)).is_err(), "a count beyond the input");
 }

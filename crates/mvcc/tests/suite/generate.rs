@@ -4,8 +4,8 @@ use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Alarm, AlarmChange, AlarmKind, Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange,
-    LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseInstance, LeaseRevoke, Op, Put, RangeRequest, SortOrder, SortTarget,
-    Txn,
+    LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseInstance, LeaseRevoke, MemberChange, MemberRecord, MemberStep, Op,
+    Put, RangeRequest, SortOrder, SortTarget, Txn,
 };
 use proptest::prelude::*;
 
@@ -76,6 +76,19 @@ fn alarm() -> impl Strategy<Value = AlarmChange> {
         let alarm = Alarm { member: NodeId(member), kind: AlarmKind::NoSpace };
         AlarmChange { alarm, raise }
     })
+}
+
+fn record(id: u64, port: u64) -> MemberRecord {
+    MemberRecord { id: NodeId(id), peer_urls: vec![format!("http://a:{port}")], ..MemberRecord::default() }
+}
+
+fn member() -> impl Strategy<Value = MemberChange> {
+    let step = prop_oneof![
+        (1u64..7, 1u64..7).prop_map(|(id, port)| MemberStep::Add(record(id, port))),
+        (1u64..7, 1u64..7).prop_map(|(id, port)| MemberStep::Update(NodeId(id), record(id, port).peer_urls)),
+        (1u64..7).prop_map(|id| MemberStep::Remove(NodeId(id))),
+    ];
+    step.prop_map(|step| MemberChange { founders: vec![record(1, 1), record(2, 2)], step })
 }
 
 pub(crate) fn put() -> impl Strategy<Value = Put> {
@@ -189,6 +202,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         10 => txn().prop_map(Command::Txn),
         6 => lease_command(),
         4 => alarm().prop_map(Command::Alarm),
+        4 => member().prop_map(Command::Member),
         2 => REVISIONS.prop_map(|revision| Command::Compact(Compact { revision: Revision(revision) })),
     ]
 }

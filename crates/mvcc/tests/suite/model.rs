@@ -7,8 +7,9 @@ use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Change, Command, CompactResult, Compare, CompareResult, CompareTarget, DeleteResult, Event, EventKind, KeyValue,
-    Lease, LeaseChange, LeaseGrantResult, Limits, Op, OpOutcome, OpResult, Outcome, OutcomeResult, Put, PutResult,
-    RangeRequest, RangeResponse, RangeResult, Reject, SortOrder, SortTarget, Txn, TxnResult,
+    Lease, LeaseChange, LeaseGrantResult, Limits, MemberChange, MemberRecord, MemberStep, Op, OpOutcome, OpResult,
+    Outcome, OutcomeResult, Put, PutResult, RangeRequest, RangeResponse, RangeResult, Reject, SortOrder, SortTarget,
+    Txn, TxnResult,
 };
 
 type Map = BTreeMap<Bytes, KeyValue>;
@@ -27,6 +28,8 @@ pub(crate) struct Model {
     pub(crate) lease_log: Vec<LeaseChange>,
     /// Members out of space.
     pub(crate) full: BTreeSet<NodeId>,
+    /// Members written down.
+    pub(crate) members: BTreeMap<NodeId, MemberRecord>,
 }
 
 /// A command in progress.
@@ -60,7 +63,41 @@ impl Model {
             grants: 0,
             lease_log: vec![],
             full: BTreeSet::new(),
+            members: BTreeMap::new(),
         }
+    }
+
+    fn change_member(&mut self, change: &MemberChange) -> Result<OutcomeResult, Reject> {
+        let mut after = self.members.clone();
+        if after.is_empty() {
+            after.extend(change.founders.iter().map(|founder| (founder.id, founder.clone())));
+        }
+        let changed = match &change.step {
+            MemberStep::Add(member) => {
+                if after.insert(member.id, member.clone()).is_some() {
+                    return Err(Reject::MemberExists);
+                }
+                member.id
+            }
+            MemberStep::Update(id, _) | MemberStep::Remove(id) => *id,
+        };
+        let Some(member) = after.get_mut(&changed) else { return Err(Reject::MemberNotFound) };
+        if member.removed && !matches!(change.step, MemberStep::Add(_)) {
+            return Err(Reject::MemberNotFound);
+        }
+        match &change.step {
+            MemberStep::Add(_) => {}
+            MemberStep::Update(_, urls) => member.peer_urls = urls.clone(),
+            MemberStep::Remove(_) => member.removed = true,
+        }
+        let mine = after[&changed].clone();
+        let others = after.values().filter(|other| other.id != changed && !other.removed);
+        let taken: BTreeSet<&String> = others.flat_map(|other| &other.peer_urls).collect();
+        if !mine.removed && mine.peer_urls.iter().any(|url| taken.contains(url)) {
+            return Err(Reject::PeerUrlsExist);
+        }
+        self.members = after;
+        Ok(OutcomeResult::Member)
     }
 
     pub(crate) fn revision(&self) -> i64 {
@@ -176,6 +213,7 @@ impl Model {
                 };
                 return Ok(OutcomeResult::Alarm(changed));
             }
+            Command::Member(change) => return self.change_member(change),
         };
         self.done(step);
         Ok(result)
@@ -489,7 +527,8 @@ pub(crate) fn validate(command: &Command, ops_max: usize) -> Result<(), Reject> 
         | Command::LeaseRevoke(_)
         | Command::LeaseExpire(_)
         | Command::LeaseCheckpoint(_)
-        | Command::Alarm(_) => Ok(()),
+        | Command::Alarm(_)
+        | Command::Member(_) => Ok(()),
     }
 }
 

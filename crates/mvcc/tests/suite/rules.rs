@@ -3,6 +3,7 @@
 mod alarms;
 mod history;
 mod leases;
+mod members;
 mod reads;
 mod transactions;
 mod writes;

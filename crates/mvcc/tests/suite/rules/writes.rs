@@ -172,6 +172,9 @@ fn texts_and_classes_are_those_clients_match_on() {
         (Reject::LeaseExists, Class::FailedPrecondition, "etcdserver: lease already exists"),
         (Reject::LeaseTtlTooLarge, Class::OutOfRange, "etcdserver: too large lease TTL"),
         (Reject::NoSpace, Class::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        (Reject::MemberNotFound, Class::NotFound, "etcdserver: member not found"),
+        (Reject::MemberExists, Class::FailedPrecondition, "etcdserver: member ID already exist"),
+        (Reject::PeerUrlsExist, Class::FailedPrecondition, "etcdserver: Peer URLs already exists"),
     ];
     assert_eq!(table.map(|(reject, _, _)| reject), Reject::ALL);
     for (reject, class, text) in table {
