@@ -5,6 +5,7 @@ use bytes::Bytes;
 use kernel::{Entry, Mark};
 use mvcc::{Lease, LeaseChange};
 
+use crate::reconfigure::Reconfiguration;
 use crate::wire::PeerMessage;
 
 /// A client request under way on this node; chosen by the host, answered exactly once.
@@ -36,6 +37,13 @@ pub enum Request {
         group: GroupId,
         /// Who is to lead.
         to: Option<NodeId>,
+    },
+    /// Change who belongs to a group; only its leader can. Answered as soon as the change has begun.
+    Reconfigure {
+        /// The group.
+        group: GroupId,
+        /// What changes.
+        change: Reconfiguration,
     },
     /// Ask the leader's clock about a lease. Answered with [`crate::Response::Lease`].
     Lease {

@@ -238,7 +238,7 @@ impl Node {
         }
     }
 
-    fn touch(&mut self, id: GroupId) -> Option<&mut Group> {
+    pub(crate) fn touch(&mut self, id: GroupId) -> Option<&mut Group> {
         let group = self.groups.get_mut(&id)?;
         self.dirty.insert(id);
         Some(group)
@@ -332,6 +332,7 @@ impl Node {
                 None => self.effects.push(Effect::Reply(ticket, Response::Refused(Refusal::NotLeader(None)))),
             },
             Request::TransferLeadership { group, to } => self.transfer(now, ticket, group, to),
+            Request::Reconfigure { group, change } => self.reconfigure(now, ticket, group, change),
             Request::Lease { group, lease, ask } => {
                 self.on_lease_ask(group, Ask { reply: ReplyTo::Local(ticket), lease, ask, deadline });
             }

@@ -7,6 +7,8 @@
 
 #[path = "cluster/leases.rs"]
 mod leases;
+#[path = "cluster/members.rs"]
+mod members;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
