@@ -24,6 +24,7 @@ mod judge;
 mod large;
 mod lease;
 mod load;
+mod members;
 mod netns;
 mod proxy;
 mod routing;

@@ -99,6 +99,11 @@ pub(crate) fn stopped() -> Status {
     Status::unavailable("etcdserver: server stopped")
 }
 
+/// A learner serves only what needs no vote.
+pub(crate) fn learner() -> Status {
+    Status::failed_precondition("etcdserver: rpc not supported for learner")
+}
+
 pub(crate) fn no_leader() -> Status {
     Status::unavailable("etcdserver: no leader")
 }

@@ -11,7 +11,7 @@ use mvcc::{
     Command, Engine, Limits, Op, OpResult, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError,
     StateHash, Txn,
 };
-use node::{Event, LeaseAsk, LeaseTimes, Request, Response, Uncertainty};
+use node::{Event, LeaseAsk, LeaseTimes, Reconfiguration, Request, Response, Uncertainty};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
@@ -107,8 +107,20 @@ impl Gateway {
         if before >= limits::REQUESTS_IN_FLIGHT_MAX { Err(errors::overloaded()) } else { Ok(admitted) }
     }
 
+    /// Whether this member only learns.
+    pub(crate) fn is_learner(&self) -> bool {
+        let me = self.context.directory.me().id;
+        self.context.standing.look(|status| {
+            let membership = &status.membership;
+            membership.learners.iter().any(|replica| membership.nodes.get(replica) == Some(&me))
+        })
+    }
+
     /// The answer to a request; `None` if the node stopped with the request in its hands.
     async fn ask(&self, request: Request) -> Result<Option<Answer>, Status> {
+        if self.is_learner() {
+            return Err(errors::learner());
+        }
         let _admitted = self.admit()?;
         let open = self.lane.open();
         self.node.send(Event::Request(open.ticket, request)).map_err(|_| errors::stopped())?;
@@ -230,6 +242,16 @@ impl Gateway {
         Ok((revision, inner.result))
     }
 
+    /// Changes who belongs to the group; returns when the change has begun.
+    pub(crate) async fn reconfigure(&self, change: Reconfiguration) -> Result<(), Response> {
+        let request = Request::Reconfigure { group: GROUP, change };
+        match self.ask(request).await {
+            Ok(Some(Answer::Node(Response::Done))) => Ok(()),
+            Ok(Some(Answer::Node(response))) => Err(response),
+            Ok(Some(Answer::Applied(_)) | None) | Err(_) => Err(Response::TimedOut),
+        }
+    }
+
     /// Hashes the state at a revision; 0 or less is the latest. Reads everything.
     pub(crate) async fn hash(&self, revision: Revision) -> Result<StateHash, Status> {
         let place = place_of(&self.context.large_reads, 1).await?;
@@ -243,9 +265,9 @@ impl Gateway {
         hash.map_err(|error| read_error(&error))
     }
 
-    /// Hands leadership to the given node.
-    pub(crate) async fn move_leader(&self, to: base::NodeId) -> Result<(), Status> {
-        match self.ask(Request::TransferLeadership { group: GROUP, to: Some(to) }).await?.ok_or_else(errors::stopped)? {
+    /// Hands leadership to the given node, or to whoever is best at it.
+    pub(crate) async fn move_leader(&self, to: Option<base::NodeId>) -> Result<(), Status> {
+        match self.ask(Request::TransferLeadership { group: GROUP, to }).await?.ok_or_else(errors::stopped)? {
             Answer::Node(Response::Done) => Ok(()),
             Answer::Node(response) => Err(errors::refused(&response)),
             Answer::Applied(_) => Err(Status::internal("a transfer was answered like a write")),

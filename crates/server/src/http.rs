@@ -84,12 +84,11 @@ impl Check {
                 Err(_) => Err(String::from("etcdserver: request timed out")),
             },
             Self::NonLearner => {
-                let me = gateway.context.directory.me().id;
-                let learner = gateway.context.standing.look(|status| {
-                    let membership = &status.membership;
-                    membership.learners.iter().any(|replica| membership.nodes.get(replica) == Some(&me))
-                });
-                if learner { Err(String::from("this member is a learner")) } else { Ok(()) }
+                if gateway.is_learner() {
+                    Err(String::from("this member is a learner"))
+                } else {
+                    Ok(())
+                }
             }
         }
     }

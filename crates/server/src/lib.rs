@@ -24,6 +24,7 @@ mod members;
 mod metrics;
 mod peer;
 mod recipe;
+mod reconfigure;
 mod space;
 mod standing;
 mod start;

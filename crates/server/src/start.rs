@@ -34,7 +34,9 @@ use crate::host::wal_thread;
 use crate::lane::{AnswerBatch, Lane, Outbox};
 use crate::members::Directory;
 use crate::metrics::Metrics;
+use crate::peer::join;
 use crate::peer::transport::{Inbox, SelfPortrait, Transport};
+use crate::reconfigure;
 use crate::space::{self, Space};
 use crate::standing::StandingCell;
 use crate::watch::{Desk, Feed, Quota};
@@ -107,11 +109,12 @@ impl Server {
     /// # Errors
     /// Anything that keeps the node from running, said before any client is accepted.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let directory = Arc::new(Directory::new(&config).map_err(StartError::Config)?);
+        let calling = identify(&config)?;
+        let directory = Arc::clone(&calling.directory);
         let client_listeners = listen(&config.listen_client, "clients")?;
         let peer_listeners = listen(&config.listen_peer, "peers")?;
         let client_addresses = local_addresses(&client_listeners);
-        let opened = open(&config, &directory)?;
+        let opened = open(&config, &calling)?;
         let status = initial_status(&opened);
         let consensus = opened.start.config.protocol;
 
@@ -274,36 +277,82 @@ fn clone_all(listeners: &[TcpListener]) -> Result<Vec<TcpListener>, StartError> 
     listeners.iter().map(|listener| listener.try_clone().map_err(|error| StartError::Thread("client", error))).collect()
 }
 
-fn open(config: &Config, directory: &Directory) -> Result<Opened, StartError> {
+/// Who this node is.
+struct Calling {
+    directory: Arc<Directory>,
+    /// For a data directory that is about to be made.
+    incarnation: u64,
+    /// The consensus protocol of the cluster it joins.
+    protocol: Option<Protocol>,
+}
+
+/// Finds out who this node is: from the flags if the cluster is being founded, else from its data, else from the
+/// members of the cluster it was added to.
+fn identify(config: &Config) -> Result<Calling, StartError> {
+    let incarnation = random();
+    let founders = Directory::founders(config).map_err(StartError::Config);
+    if config.initial_cluster_state == ClusterState::New {
+        return Ok(Calling { directory: Arc::new(founders?), incarnation, protocol: None });
+    }
+    let (directory, protocol) = match DataDir::identity_of(&config.data_dir)? {
+        Some(Identity { cluster, node, .. }) => {
+            let founder = founders.ok().filter(|flags| flags.cluster() == cluster && flags.me().id == node);
+            (founder.unwrap_or_else(|| Directory::joined(config, cluster, node, Vec::new())), None)
+        }
+        None => {
+            let joined = join::ask(config, incarnation).map_err(StartError::Config)?;
+            let directory = Directory::joined(config, joined.cluster, joined.node, joined.members);
+            info!(id = %format_args!("{:x}", joined.node.0), "joining the cluster");
+            (directory, Protocol::from_id(joined.protocol))
+        }
+    };
+    Ok(Calling { directory: Arc::new(directory), incarnation, protocol })
+}
+
+/// Takes what the log has written down about members. A member that joined and stopped before it got any of that asks
+/// again where the others are.
+fn load_members(config: &Config, directory: &Directory, data: &DataDir, engine: &LsmEngine) -> Result<(), StartError> {
+    let records = mvcc::members(&*mvcc::Engine::view(engine))?;
+    if records.is_empty() && !directory.is_founder() && !data.is_fresh() {
+        let joined = join::ask(config, data.identity().incarnation).map_err(StartError::Config)?;
+        directory.meet(joined.members);
+    }
+    directory.load(records);
+    Ok(())
+}
+
+fn open(config: &Config, calling: &Calling) -> Result<Opened, StartError> {
+    let directory = &calling.directory;
     let me = directory.me();
     let replica = ReplicaId(me.id.0);
-    let protocol = match config.consensus {
-        Some(protocol) => protocol,
-        None => DataDir::protocol_of(&config.data_dir, GROUP)?.unwrap_or(Protocol::Raft),
+    let protocol = match (config.consensus, calling.protocol) {
+        (Some(wanted), Some(theirs)) if wanted != theirs => {
+            let advice = format!("--consensus {wanted}, but the cluster to join runs {theirs}: leave the flag out");
+            return Err(StartError::Config(advice));
+        }
+        (Some(protocol), _) | (None, Some(protocol)) => protocol,
+        (None, None) => DataDir::protocol_of(&config.data_dir, GROUP)?.unwrap_or(Protocol::Raft),
     };
     let expected = Identity {
         cluster: directory.cluster(),
         node: me.id,
         name: me.name.clone(),
-        incarnation: random(),
+        incarnation: calling.incarnation,
         replicas: vec![(GROUP, protocol, replica)],
     };
     let mode = if config.unsafe_no_fsync { SyncMode::UnsafeNoFsync } else { SyncMode::Durable };
     let mut data = DataDir::open_or_create(&config.data_dir, &expected, mode)?;
-    if data.is_fresh() && config.initial_cluster_state == ClusterState::Existing {
-        // An empty node that answers under an old member's id has forgotten that member's promises.
-        return Err(StartError::Config(format!(
-            "--initial-cluster-state existing, but {} holds no member's data: this version cannot add a member to a \
-             running cluster, and a member that lost its data must not come back under its old name",
-            config.data_dir.display()
-        )));
-    }
     let options = EngineOptions { cache_bytes: config.cache_bytes, ..Default::default() };
     let engine = LsmEngine::open(data.engine(), options)?;
     let mark = match engine.persisted_mark()? {
         Some(mark) => mark,
-        None => kernel::Mark { membership: initial_membership(directory).into(), ..Default::default() },
+        None if directory.is_founder() => {
+            kernel::Mark { membership: initial_membership(directory).into(), ..Default::default() }
+        }
+        // It learns from the log who the members were, and are.
+        None => kernel::Mark::default(),
     };
+    load_members(config, directory, &data, &engine)?;
     let options = WalOptions { may_create: data.is_fresh(), ..Default::default() };
     let (mut wal, log) = Wal::open(data.disk(), data.identity().wal(), options)?;
     if let Some(torn) = log.torn() {
@@ -331,7 +380,7 @@ fn initial_membership(directory: &Directory) -> Membership {
 }
 
 /// Seeds jitter and request ids; not for secrets. The standard library's hasher is seeded by the operating system.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
@@ -397,6 +446,7 @@ impl Host<'_> {
             key_waits: Arc::clone(&self.context.key_waits),
             feed: Arc::clone(&self.context.feed),
             space: Arc::clone(&self.context.space),
+            directory: Arc::clone(directory),
             stop: self.failure.watch(),
         };
         threads.push(self.spawn("apply", move || apply.run(&apply_receiver))?);
@@ -454,6 +504,7 @@ impl Host<'_> {
                     standing,
                     metrics,
                     stop,
+                    removed: None,
                 }
                 .run()
                 .await
@@ -503,6 +554,9 @@ fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle
                 let (desk, standing) = (&thread.gateway.desk, &thread.gateway.context.standing);
                 if number == 0 {
                     tokio::spawn(space::guard(thread.gateway.clone(), thread.stop.clone()));
+                }
+                if number == 0 {
+                    tokio::spawn(reconfigure::promote_learners(thread.gateway.clone(), thread.stop.clone()));
                 }
                 if let Some(policy) = thread.auto_compaction {
                     tokio::spawn(auto_compaction::run(thread.gateway.clone(), policy, thread.stop.clone()));

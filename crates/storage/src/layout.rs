@@ -126,6 +126,18 @@ impl DataDir {
         Ok(identity.replicas.iter().find(|(found, ..)| *found == group).map(|(_, protocol, _)| *protocol))
     }
 
+    /// Who the directory `path` belongs to, if it is a data directory whose creation is finished.
+    ///
+    /// # Errors
+    /// [`Fault::Refused`] if the directory has a newer format; [`Fault::Corrupt`] if its identity is damaged.
+    pub fn identity_of(path: &Path) -> Result<Option<Identity>, Fault> {
+        if !path.join(IDENTITY).exists() {
+            return Ok(None);
+        }
+        let (identity, finished) = decode(&OsDisk::new(path, SyncMode::Durable))?;
+        Ok(finished.then_some(identity))
+    }
+
     /// Whether the directory was made just now, or its creation was interrupted: log and engine may be made, and
     /// [`DataDir::finish_creation`] is due.
     #[must_use]
@@ -317,7 +329,8 @@ fn check(path: &Path, found: &Identity, expected: &Identity) -> Result<(), Fault
         )))
     };
     if found.cluster != expected.cluster {
-        let advice = "point the node at its own directory, or use an empty one to join this cluster";
+        let advice = "point the node at its own directory, or use an empty one to join this cluster; a member that \
+                      joined a running cluster is started with --initial-cluster-state existing";
         return refuse("cluster", found.cluster.to_string(), expected.cluster.to_string(), advice);
     }
     if found.node != expected.node {

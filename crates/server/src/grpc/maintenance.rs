@@ -68,6 +68,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let no_leader = leaderless.then(|| String::from("etcdserver: no leader"));
         let alarms = context.space.alarms().into_iter().map(alarm_text);
         let errors = no_leader.into_iter().chain(alarms).collect();
+        let is_learner = self.gateway.is_learner();
         let header = header(context, state.revision);
         Ok(Response::new(context.standing.look(|status| pb::StatusResponse {
             header,
@@ -79,7 +80,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             raft_index: status.commit.0,
             raft_term: status.ballot.round,
             raft_applied_index: status.applied.0,
-            is_learner: false,
+            is_learner,
             storage_version: "3.7.0".into(),
             errors,
             downgrade_info: Some(pb::DowngradeInfo::default()),
@@ -96,7 +97,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         }
         let target = NodeId(request.into_inner().target_id);
         if target != me {
-            self.gateway.move_leader(target).await?;
+            self.gateway.move_leader(Some(target)).await?;
         }
         // etcd sends this answer without a header.
         Ok(Response::new(pb::MoveLeaderResponse { header: None }))

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::host::maintenance::Upkeep;
 use crate::lane::{Answer, Outbox};
+use crate::members::Directory;
 use crate::metrics::Metrics;
 use crate::space::Space;
 use crate::waits::KeyWaits;
@@ -45,6 +46,7 @@ pub(crate) struct ApplyThread {
     pub(crate) key_waits: Arc<KeyWaits>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) space: Arc<Space>,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -98,6 +100,7 @@ impl ApplyThread {
                     self.feed.publish(Revision::default(), machine.state().revision, None);
                     self.key_waits.anything();
                     self.space.alarmed(machine.alarms());
+                    self.directory.load(mvcc::members(&*engine.view())?);
                     machines.insert(group, machine);
                     self.tell(Event::LeasesLoaded { group, leases });
                     self.tell(Event::SnapshotInstalled { id });
@@ -140,6 +143,7 @@ impl ApplyThread {
         }
         let (after, compacted) = (apply.state().revision, apply.state().compacted);
         let leases = apply.take_lease_changes();
+        let members_changed = apply.members_changed();
         let (batch, changes) = apply.finish(encoded.into());
         engine.write(batch)?;
         match waited_for {
@@ -150,6 +154,11 @@ impl ApplyThread {
         }
         self.feed.publish(before, after, is_kept.then_some(changes));
         self.space.alarmed(machine.alarms());
+        if members_changed {
+            self.directory.load(mvcc::members(&*engine.view())?);
+            // A start needs the addresses before it can replay what the others have.
+            self.upkeep.flush();
+        }
         self.metrics.engine_write.observe(started.elapsed());
         self.metrics.proposals_committed.add(count as u64);
         self.upkeep.compacted(compacted);

@@ -63,6 +63,8 @@ struct Wanted {
     floor: Revision,
     /// Full compactions asked for so far.
     full: u64,
+    /// Everything written so far is to be in the files soon.
+    flush: bool,
 }
 
 /// How other threads talk to the upkeep.
@@ -90,6 +92,13 @@ impl Upkeep {
     /// There is something to flush.
     pub(crate) fn wake(&self) {
         self.lock().look = true;
+        self.changed.notify_one();
+    }
+
+    /// What was written just now should be found at the next start, before the log is replayed.
+    pub(crate) fn flush(&self) {
+        let mut wanted = self.lock();
+        (wanted.flush, wanted.look) = (true, true);
         self.changed.notify_one();
     }
 
@@ -157,7 +166,11 @@ pub(crate) fn run(
     let mut checkpointed: BTreeMap<GroupId, Index> = BTreeMap::new();
     while upkeep.wait() {
         let (mut bytes, mut buffered) = (0, 0);
+        let everything = std::mem::take(&mut upkeep.lock().flush);
         for (group, engine) in engines {
+            if everything {
+                engine.flush_all()?;
+            }
             engine.flush_sealed()?;
             if let Some(mark) = engine.persisted_mark()? {
                 let index = mark.position.index;

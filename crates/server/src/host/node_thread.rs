@@ -3,8 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
-use base::Fault;
+use base::{Fault, Instant};
 use node::{Effect, Event, Node};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -21,6 +22,8 @@ use crate::metrics::Metrics;
 use crate::peer::transport::{Inbox, Transport};
 use crate::standing::StandingCell;
 
+/// How long a member that was removed goes on, for the answers that are on their way.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Events taken from the other threads at once.
 const EVENTS_PER_TURN_MAX: usize = 4096;
 
@@ -36,6 +39,8 @@ pub(crate) struct NodeThread {
     pub(crate) standing: Arc<StandingCell>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: watch::Receiver<bool>,
+    /// Since when this node knows that it is no member any more.
+    pub(crate) removed: Option<Instant>,
 }
 
 impl NodeThread {
@@ -59,11 +64,11 @@ impl NodeThread {
                     break;
                 }
             }
-            self.turn(&mut events);
+            self.turn(&mut events)?;
         }
     }
 
-    fn turn(&mut self, events: &mut Vec<Event>) {
+    fn turn(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
         let now = clock::now();
         for event in events.drain(..) {
             self.node.handle(now, event);
@@ -77,7 +82,8 @@ impl NodeThread {
         }
         self.transport.flush();
         self.outbox.flush();
-        self.publish();
+        self.transport.follow_members();
+        self.publish(now)
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -100,8 +106,8 @@ impl NodeThread {
         }
     }
 
-    fn publish(&self) {
-        let Some(status) = self.node.status(GROUP) else { return };
+    fn publish(&mut self, now: Instant) -> Result<(), Fault> {
+        let Some(status) = self.node.status(GROUP) else { return Ok(()) };
         let before = self.standing.look(|before| (before.leader, before.ballot, before.role));
         if before.0 != status.leader || before.1 != status.ballot {
             if status.leader.is_some() && before.0 != status.leader {
@@ -109,7 +115,15 @@ impl NodeThread {
             }
             info!(role = ?status.role, ballot = %status.ballot, leader = ?status.leader, "leadership");
         }
+        let removed = status.removed.map(|_| *self.removed.get_or_insert(now));
         self.standing.publish(status);
+        if removed.is_some_and(|since| now.since(since) >= LAST_WORDS) {
+            return Err(Fault::Refused(String::from(
+                "this member was removed from the cluster; to take this machine in again: `sinew member add`, then \
+                 start it with an empty data directory and --initial-cluster-state existing",
+            )));
+        }
+        Ok(())
     }
 }
 

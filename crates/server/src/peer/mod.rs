@@ -5,4 +5,5 @@
 
 pub(crate) mod frame;
 pub(crate) mod hello;
+pub(crate) mod join;
 pub(crate) mod transport;

@@ -26,6 +26,7 @@ use crate::members::{Directory, Member};
 use crate::metrics::Metrics;
 use crate::peer::frame;
 use crate::peer::hello::{Hello, Welcome};
+use crate::peer::join::{JoinAnswer, JoinRequest};
 
 /// A dialled or accepted connection must introduce itself within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,7 +87,10 @@ impl Stranger {
 }
 
 /// What goes to one peer.
+#[derive(Default)]
 struct Outgoing {
+    /// The member left: nothing more goes there.
+    gone: Cell<bool>,
     /// Frames not yet taken by the connection.
     queue: RefCell<Vec<u8>>,
     connected: Cell<bool>,
@@ -119,8 +123,10 @@ struct Shared {
 
 /// The connections of this node.
 pub(crate) struct Transport {
+    shared: Rc<Shared>,
     peers: BTreeMap<NodeId, Rc<Outgoing>>,
-    metrics: Arc<Metrics>,
+    /// Of the directory, when the peers were last looked up there.
+    version: Option<u64>,
     touched: Vec<NodeId>,
 }
 
@@ -144,20 +150,36 @@ impl Transport {
             portrait,
             failure,
             inbox,
-            metrics: Arc::clone(&metrics),
+            metrics,
             accepted: Cell::new(0),
         });
         for listener in listeners {
             tokio::task::spawn_local(accept(Rc::clone(&shared), listener));
         }
-        let mut peers = BTreeMap::new();
-        for member in directory.members().into_iter().filter(|member| member.id != me.id) {
-            let outgoing =
-                Rc::new(Outgoing { queue: RefCell::default(), connected: Cell::new(false), ready: Notify::new() });
-            peers.insert(member.id, Rc::clone(&outgoing));
-            tokio::task::spawn_local(keep_dialling(Rc::clone(&shared), member, outgoing));
+        let mut transport = Self { shared, peers: BTreeMap::new(), version: None, touched: Vec::new() };
+        transport.follow_members();
+        transport
+    }
+
+    /// Starts dialling whoever is new, and stops with whoever left.
+    pub(crate) fn follow_members(&mut self) {
+        let version = self.shared.directory.version();
+        if self.version.replace(version) == Some(version) {
+            return;
         }
-        Self { peers, metrics, touched: Vec::new() }
+        let members: BTreeMap<_, _> =
+            self.shared.directory.members().into_iter().map(|member| (member.id, member)).collect();
+        for (_, left) in self.peers.extract_if(.., |id, _| !members.contains_key(id)) {
+            left.gone.set(true);
+            left.ready.notify_one();
+        }
+        for id in members.into_keys().filter(|id| *id != self.shared.me.id) {
+            self.peers.entry(id).or_insert_with(|| {
+                let outgoing = Rc::<Outgoing>::default();
+                tokio::task::spawn_local(keep_dialling(Rc::clone(&self.shared), id, Rc::clone(&outgoing)));
+                outgoing
+            });
+        }
     }
 
     /// Queues a message; dropped if the peer is not connected or its queue is full.
@@ -165,7 +187,7 @@ impl Transport {
         let Some(peer) = self.peers.get(&to).filter(|peer| peer.connected.get()) else { return };
         let mut queue = peer.queue.borrow_mut();
         if queue.len() > limits::PEER_QUEUE_BYTES_MAX {
-            self.metrics.peer_dropped.add(1);
+            self.shared.metrics.peer_dropped.add(1);
             return;
         }
         frame::put(&mut queue, |out| message.encode(out));
@@ -176,16 +198,17 @@ impl Transport {
 
     /// Ends the turn: wakes the connections that got something to send.
     pub(crate) fn flush(&mut self) {
-        for node in self.touched.drain(..) {
-            self.peers[&node].ready.notify_one();
+        for peer in self.touched.drain(..).filter_map(|node| self.peers.get(&node)) {
+            peer.ready.notify_one();
         }
     }
 }
 
-async fn keep_dialling(shared: Rc<Shared>, member: Arc<Member>, outgoing: Rc<Outgoing>) {
+/// Until the member leaves. Where it is to be reached may change meanwhile.
+async fn keep_dialling(shared: Rc<Shared>, id: NodeId, outgoing: Rc<Outgoing>) {
     let mut pause = REDIAL.0;
     let mut last_error = String::new();
-    loop {
+    while let Some(member) = shared.directory.member(id).filter(|_| !outgoing.gone.get()) {
         match dial(&shared, &member).await {
             Ok(stream) => {
                 info!(peer = %member.name, id = %member.id, "connected to peer");
@@ -239,7 +262,7 @@ async fn dial_url(shared: &Shared, member: &Member, url: &str) -> Result<TcpStre
         Welcome::Refused(reason) => Err(format!("{url} refuses us: {reason}")),
         Welcome::Forgetful(reason) => {
             // Going on would be dangerous: somebody who never met our old self might take us for it.
-            let fault = Fault::Refused(format!("{url} knows this node from other data: {reason}"));
+            let fault = Fault::Refused(format!("{url} does not take this node for a member: {reason}"));
             shared.failure.fail("peer", fault);
             Err(reason)
         }
@@ -248,7 +271,7 @@ async fn dial_url(shared: &Shared, member: &Member, url: &str) -> Result<TcpStre
         }
         Welcome::Accepted(hello) => {
             get_to_know(shared, &hello).await.map_err(|stranger| format!("{url}: {}", stranger.reason()))?;
-            shared.directory.heard_from(hello.node, hello.client_urls);
+            shared.directory.heard_from(hello.node, hello.name, hello.client_urls);
             Ok(stream)
         }
     }
@@ -261,6 +284,9 @@ async fn send_queue(shared: &Shared, stream: TcpStream, outgoing: &Outgoing) -> 
         let mut buffer = Vec::new();
         loop {
             std::mem::swap(&mut *outgoing.queue.borrow_mut(), &mut buffer);
+            if outgoing.gone.get() {
+                return String::from("it is no member any more");
+            }
             if buffer.is_empty() {
                 outgoing.ready.notified().await;
                 continue;
@@ -324,6 +350,7 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
             warn!(%address, %error, "a connection to the peer port does not speak the peer protocol");
             return error;
         }
+        Ok(Ok(body)) if JoinRequest::is(&body) => return answer_join(shared, stream, address, body).await,
         Ok(Ok(body)) => match Hello::decode(body) {
             Ok(hello) => hello,
             Err(error) => {
@@ -333,6 +360,11 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
         },
     };
     let refusal = match refuse(shared, &hello) {
+        None if shared.directory.was_removed(hello.node) => Some(Stranger::Forgetful(format!(
+            "member {:x} ({}) was removed from the cluster; to take this machine in again: `sinew member add`, then \
+             start it with an empty data directory and --initial-cluster-state existing",
+            hello.node.0, hello.name
+        ))),
         None => get_to_know(shared, &hello).await.err(),
         Some(reason) => Some(Stranger::Unknown(reason)),
     };
@@ -351,9 +383,16 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
         warn!(%address, peer = %hello.name, id = %hello.node, %reason, "peer refused");
         return reason;
     }
-    shared.directory.heard_from(hello.node, hello.client_urls);
+    shared.directory.heard_from(hello.node, hello.name.clone(), hello.client_urls);
+    let mut version = shared.directory.version();
     let mut whole_by = None;
     loop {
+        if version != shared.directory.version() {
+            version = shared.directory.version();
+            if shared.directory.was_removed(hello.node) {
+                return String::from("it is no member any more");
+            }
+        }
         match frame::take(&mut input) {
             Ok(Some(body)) => match PeerMessage::decode(body) {
                 Ok(PeerMessage::Forward { payload, .. }) if mvcc::Command::decode(payload.clone()).is_err() => {
@@ -403,10 +442,56 @@ fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
             name(hello.protocol)
         ));
     }
-    if hello.node == shared.me.id || !shared.directory.contains(hello.node) {
+    let is_known = shared.directory.contains(hello.node) || shared.directory.was_removed(hello.node);
+    if hello.node == shared.me.id || !is_known {
         return Some(format!("{:x} is not another member of this cluster", hello.node.0));
     }
     None
+}
+
+/// Tells a node that wants to become a member which one it is, if it may.
+async fn answer_join(shared: &Shared, mut stream: TcpStream, address: SocketAddr, body: bytes::Bytes) -> String {
+    let answer = match JoinRequest::decode(body) {
+        Ok(request) => admit(shared, &request),
+        Err(error) => return error.to_string(),
+    };
+    let ended = match &answer {
+        JoinAnswer::Welcome { node, .. } => format!("it may join as member {:x}", node.0),
+        JoinAnswer::Refused(reason) => {
+            warn!(%address, %reason, "a node may not join");
+            reason.clone()
+        }
+    };
+    let mut out = Vec::new();
+    frame::put(&mut out, |out| answer.encode(out));
+    stream.write_all(&out).await.map_or_else(|error| error.to_string(), |()| ended)
+}
+
+fn admit(shared: &Shared, request: &JoinRequest) -> JoinAnswer {
+    let members = shared.directory.members();
+    let same = |member: &&Member| member.peer_urls.iter().any(|url| request.peer_urls.contains(url));
+    let urls = request.peer_urls.join(",");
+    let Some(member) = members.iter().find(same) else {
+        return JoinAnswer::Refused(format!(
+            "no member of this cluster is to be reached at {urls}: first add it with \
+             `sinew member add NAME --peer-urls={urls}`"
+        ));
+    };
+    let noted = shared.noted.borrow().get(&member.id).copied();
+    if member.id == shared.me.id || noted.is_some_and(|noted| noted != request.incarnation) {
+        return JoinAnswer::Refused(format!(
+            "member {id:x} at {urls} has started before, from other data. It must not come back without it: it has \
+             forgotten what it promised. Restore its data directory, or replace it: `sinew member remove {id:x}`, then \
+             `sinew member add NAME --peer-urls={urls}`",
+            id = member.id.0
+        ));
+    }
+    JoinAnswer::Welcome {
+        cluster: shared.directory.cluster(),
+        node: member.id,
+        protocol: shared.portrait.protocol,
+        members,
+    }
 }
 
 /// Makes sure that the node speaks from the data it always had; one that is new is noted on disk first.

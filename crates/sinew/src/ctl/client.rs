@@ -15,8 +15,10 @@ use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AuthenticateRequest, CompactionRequest, CompactionResponse, DefragmentRequest,
     DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, MoveLeaderRequest, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    LeaseTimeToLiveResponse, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest,
+    MemberUpdateResponse, MoveLeaderRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest,
+    StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
@@ -172,6 +174,30 @@ impl Client {
     pub(crate) async fn alarms(&self) -> Result<AlarmResponse, Failure> {
         let send = async |channel, request| MaintenanceClient::new(channel).alarm(request).await;
         self.call(Kind::Read, AlarmRequest::default(), send).await
+    }
+
+    /// Adds a member.
+    pub(crate) async fn member_add(&self, request: MemberAddRequest) -> Result<MemberAddResponse, Failure> {
+        let send = async |channel, request| ClusterClient::new(channel).member_add(request).await;
+        self.call(Kind::Write, request, send).await
+    }
+
+    /// Makes a learner vote.
+    pub(crate) async fn member_promote(&self, id: u64) -> Result<MemberPromoteResponse, Failure> {
+        let send = async |channel, request| ClusterClient::new(channel).member_promote(request).await;
+        self.call(Kind::Write, MemberPromoteRequest { id }, send).await
+    }
+
+    /// Removes a member.
+    pub(crate) async fn member_remove(&self, id: u64) -> Result<MemberRemoveResponse, Failure> {
+        let send = async |channel, request| ClusterClient::new(channel).member_remove(request).await;
+        self.call(Kind::Write, MemberRemoveRequest { id }, send).await
+    }
+
+    /// Says where a member is to be reached.
+    pub(crate) async fn member_update(&self, request: MemberUpdateRequest) -> Result<MemberUpdateResponse, Failure> {
+        let send = async |channel, request| ClusterClient::new(channel).member_update(request).await;
+        self.call(Kind::Write, request, send).await
     }
 
     /// Changes an alarm.

@@ -51,7 +51,7 @@ pub(crate) enum Verb {
     Elect(lock::ElectArgs),
     /// Look at single endpoints
     Endpoint(endpoint::EndpointArgs),
-    /// Look at the members
+    /// Look at the members, and change them
     Member(member::MemberArgs),
     /// Look at alarms, and clear them
     Alarm(upkeep::AlarmArgs),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use api::etcdserverpb::response_op::Response;
-use api::etcdserverpb::{DeleteRangeResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse};
+use api::etcdserverpb::{DeleteRangeResponse, Member, PutResponse, RangeResponse, ResponseHeader, TxnResponse};
 use api::mvccpb::KeyValue;
 
 use super::{Answer, HashKv, Status, duration, event_type};
@@ -53,21 +53,11 @@ pub(super) fn render(answer: &Answer) -> Vec<u8> {
                 page.pair("", &event.kv.clone().unwrap_or_default());
             }
         }
-        Answer::Members(response) => {
-            page.header(response.header.as_ref());
-            for member in &response.members {
-                page.field("ID", member.id);
-                page.field("Name", quoted(member.name.as_bytes()));
-                for url in &member.peer_urls {
-                    page.field("PeerURL", quoted(url.as_bytes()));
-                }
-                for url in &member.client_urls {
-                    page.field("ClientURL", quoted(url.as_bytes()));
-                }
-                page.field("IsLearner", member.is_learner);
-                page.0.push('\n');
-            }
-        }
+        Answer::Members(response) => page.members(response.header.as_ref(), &response.members),
+        Answer::MemberAdd(response) => page.members(response.header.as_ref(), &response.members),
+        Answer::MemberPromote(_, response) => page.members(response.header.as_ref(), &response.members),
+        Answer::MemberRemove(_, response) => page.members(response.header.as_ref(), &response.members),
+        Answer::MemberUpdate(_, response) => page.members(response.header.as_ref(), &response.members),
         Answer::Health(list) => {
             for health in list {
                 page.field("Endpoint", quoted(health.endpoint.as_bytes()));
@@ -112,6 +102,22 @@ impl Page {
         self.field("MemberID", header.member_id);
         self.field("Revision", header.revision);
         self.field("RaftTerm", header.raft_term);
+    }
+
+    fn members(&mut self, header: Option<&ResponseHeader>, members: &[Member]) {
+        self.header(header);
+        for member in members {
+            self.field("ID", member.id);
+            self.field("Name", quoted(member.name.as_bytes()));
+            for url in &member.peer_urls {
+                self.field("PeerURL", quoted(url.as_bytes()));
+            }
+            for url in &member.client_urls {
+                self.field("ClientURL", quoted(url.as_bytes()));
+            }
+            self.field("IsLearner", member.is_learner);
+            self.0.push('\n');
+        }
     }
 
     fn pair(&mut self, prefix: &str, pair: &KeyValue) {

@@ -54,13 +54,13 @@ pub(super) fn render(answer: &Answer, hex: bool) -> String {
             object.finish()
         }
         Answer::Watch(response) => watch(response),
-        Answer::Members(response) => {
-            let shown: fn(&Member) -> String = if hex { member_hex } else { member };
-            let mut object = Object::new();
-            object.raw("header", response.header.as_ref().map(if hex { header_hex } else { header }));
-            object.raw("members", list(response.members.iter().map(shown)));
-            object.finish()
+        Answer::Members(response) => members(response.header.as_ref(), None, &response.members, hex),
+        Answer::MemberAdd(response) => {
+            members(response.header.as_ref(), response.member.as_ref(), &response.members, hex)
         }
+        Answer::MemberPromote(_, response) => members(response.header.as_ref(), None, &response.members, hex),
+        Answer::MemberRemove(_, response) => members(response.header.as_ref(), None, &response.members, hex),
+        Answer::MemberUpdate(_, response) => members(response.header.as_ref(), None, &response.members, hex),
         Answer::Health(health) => list(health.iter().map(|health| {
             let mut object = Object::new();
             object.always_text("endpoint", &health.endpoint);
@@ -199,6 +199,15 @@ fn watch(response: &WatchResponse) -> String {
     object.raw("CompactRevision", Some(response.compact_revision.to_string()));
     object.raw("Canceled", Some(response.canceled.to_string()));
     object.raw("Created", Some(response.created.to_string()));
+    object.finish()
+}
+
+fn members(answer: Option<&ResponseHeader>, new: Option<&Member>, all: &[Member], hex: bool) -> String {
+    let shown: fn(&Member) -> String = if hex { member_hex } else { member };
+    let mut object = Object::new();
+    object.raw("header", answer.map(if hex { header_hex } else { header }));
+    object.raw("member", new.map(shown));
+    object.raw("members", list(all.iter().map(shown)));
     object.finish()
 }
 

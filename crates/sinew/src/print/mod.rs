@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use api::etcdserverpb::{
     AlarmResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member, MemberListResponse, PutResponse,
-    RangeResponse, StatusResponse, TxnResponse, WatchResponse,
+    LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse, Member, MemberAddResponse, MemberListResponse,
+    MemberPromoteResponse, MemberRemoveResponse, MemberUpdateResponse, PutResponse, RangeResponse, StatusResponse,
+    TxnResponse, WatchResponse,
 };
 use prost::Message as _;
 
@@ -72,6 +73,14 @@ pub(crate) enum Answer {
     Watch(WatchResponse),
     /// Of `member list`.
     Members(MemberListResponse),
+    /// Of `member add`.
+    MemberAdd(MemberAddResponse),
+    /// Of `member promote`, with the member.
+    MemberPromote(u64, MemberPromoteResponse),
+    /// Of `member remove`, with the member.
+    MemberRemove(u64, MemberRemoveResponse),
+    /// Of `member update`, with the member.
+    MemberUpdate(u64, MemberUpdateResponse),
     /// Of `endpoint health`.
     Health(Vec<Health>),
     /// Of `endpoint status`.
@@ -158,6 +167,10 @@ fn encoded(answer: &Answer) -> Option<Vec<u8>> {
             .encode_to_vec(),
         ),
         Answer::Members(response) => Some(response.encode_to_vec()),
+        Answer::MemberAdd(response) => Some(response.encode_to_vec()),
+        Answer::MemberPromote(_, response) => Some(response.encode_to_vec()),
+        Answer::MemberRemove(_, response) => Some(response.encode_to_vec()),
+        Answer::MemberUpdate(_, response) => Some(response.encode_to_vec()),
         Answer::LeaseGrant(response) => Some(response.encode_to_vec()),
         Answer::LeaseRevoke(_, response) => Some(response.encode_to_vec()),
         Answer::LeaseKeepAlive(response) => Some(response.encode_to_vec()),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use api::etcdserverpb::response_op::Response;
-use api::etcdserverpb::{DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, TxnResponse};
+use api::etcdserverpb::{DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, ResponseHeader, TxnResponse};
 use api::mvccpb::KeyValue;
 
 use super::{Answer, HashKv, Printed, Style, duration, event_type, member_row, status_row};
@@ -44,6 +44,15 @@ pub(super) fn render(answer: &Answer, style: Style) -> Printed {
                 line(out, member_row(member).join(", ").as_bytes());
             }
         }
+        Answer::MemberAdd(response) => {
+            let member = response.member.clone().unwrap_or_default();
+            let learner = if member.is_learner { " as learner " } else { " " };
+            let cluster = response.header.as_ref().map_or(0, |header| header.cluster_id);
+            line(out, format!("Member {:16x} added{learner}to cluster {cluster:16x}", member.id).as_bytes());
+        }
+        Answer::MemberPromote(id, response) => changed(out, *id, "promoted in", response.header.as_ref()),
+        Answer::MemberRemove(id, response) => changed(out, *id, "removed from", response.header.as_ref()),
+        Answer::MemberUpdate(id, response) => changed(out, *id, "updated in", response.header.as_ref()),
         Answer::Health(list) => {
             for health in list {
                 let endpoint = &health.endpoint;
@@ -74,6 +83,11 @@ pub(super) fn render(answer: &Answer, style: Style) -> Printed {
         }
     }
     printed
+}
+
+fn changed(out: &mut Vec<u8>, member: u64, what: &str, header: Option<&ResponseHeader>) {
+    let cluster = header.map_or(0, |header| header.cluster_id);
+    line(out, format!("Member {member:16x} {what} cluster {cluster:16x}").as_bytes());
 }
 
 fn time_to_live(out: &mut Vec<u8>, response: &LeaseTimeToLiveResponse, keys: bool) {

@@ -52,7 +52,11 @@ pub(super) fn render(answer: &Answer) -> Option<String> {
         | Answer::LeaseKeepAlive(_)
         | Answer::LeaseTimeToLive(..)
         | Answer::Leases(_)
-        | Answer::Alarms(_) => None,
+        | Answer::Alarms(_)
+        | Answer::MemberAdd(_)
+        | Answer::MemberPromote(..)
+        | Answer::MemberRemove(..)
+        | Answer::MemberUpdate(..) => None,
     }
 }
 

@@ -267,6 +267,26 @@ fn table_format() {
 }
 
 #[test]
+fn changes_of_members() {
+    let member = Member { id: MEMBER, peer_urls: vec!["http://b:2380".to_owned()], ..Member::default() };
+    let added = |is_learner| {
+        let member = Some(Member { is_learner, ..member.clone() });
+        Answer::MemberAdd(MemberAddResponse { header: header(0), member, members: Vec::new() })
+    };
+    check(&added(false), Format::Simple, "Member ddd67b312462fd7b added to cluster a7ef944b95711739\n");
+    check(&added(true), Format::Simple, "Member ddd67b312462fd7b added as learner to cluster a7ef944b95711739\n");
+    let removed = Answer::MemberRemove(0x1234, MemberRemoveResponse { header: header(0), members: vec![member] });
+    check(&removed, Format::Simple, "Member             1234 removed from cluster a7ef944b95711739\n");
+    check(
+        &removed,
+        Format::Json,
+        "{\"header\":{\"cluster_id\":12101053776118486841,\"member_id\":15985099378392235387,\"raft_term\":2},\
+         \"members\":[{\"ID\":15985099378392235387,\"peerURLs\":[\"http://b:2380\"]}]}\n",
+    );
+    assert!(render(&removed, style(Format::Table)).is_err());
+}
+
+#[test]
 fn hashes_and_alarms() {
     let response =
         HashKvResponse { header: header(8), hash: 3_784_423_333, compact_revision: 3, ..HashKvResponse::default() };
