@@ -45,8 +45,14 @@ pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of pairs in the answers of one batch of commands, and in large answers that wait for their clients, per node.
 pub const ANSWERS_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
-/// Client requests one node works on at a time; above it "too many requests".
+/// Client requests one node works on at a time; above it "too many requests". A large one counts as several.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 65_536;
+/// Of these, reserved for renewals of leases and for operators.
+pub const REQUESTS_IN_FLIGHT_RESERVED: usize = 8_192;
+/// A write counts as one more request for each so many bytes.
+pub const ADMISSION_UNIT_BYTES: usize = 4_096;
+/// What a client that was refused because of overload is told to wait.
+pub const OVERLOAD_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time to live of a lease, in seconds (etcd's own bound).
 pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
 /// Keys deleted by one entry of expired leases before the rest of its leases is left for the next one. A lease goes

@@ -4,11 +4,12 @@
 //! outcome is unknown never gets a code that invites a retry (docs/decisions/0005-unknown-outcomes.md).
 
 use base::Revision;
-use base::limits::{ANSWER_BYTES_MAX, WATCH_STREAMS_MAX, WATCHES_MAX, WATCHES_PER_STREAM_MAX};
+use base::limits::{ANSWER_BYTES_MAX, OVERLOAD_PAUSE, WATCH_STREAMS_MAX, WATCHES_MAX, WATCHES_PER_STREAM_MAX};
 use kernel::Refusal;
 use mvcc::{Class, Reject};
 use node::watch::Refused;
 use node::{Response, Uncertainty};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::convert::BadTxn;
@@ -64,7 +65,11 @@ pub(crate) fn answer_dropped(revision: Revision) -> Status {
 /// Too much is under way: surely not done, try again later. etcd sends this text with code Unknown by accident; the
 /// Go client recovers the code from the text, others are better off with the right one.
 pub(crate) fn overloaded() -> Status {
-    Status::resource_exhausted("etcdserver: too many requests")
+    let mut status = Status::resource_exhausted("etcdserver: too many requests");
+    // gRPC's own way to say when to try again.
+    let pause = MetadataValue::from(u64::try_from(OVERLOAD_PAUSE.as_millis()).unwrap_or(u64::MAX));
+    status.metadata_mut().insert("grpc-retry-pushback-ms", pause);
+    status
 }
 
 /// The node has as many streams of watches as it may have.
@@ -150,5 +155,9 @@ mod tests {
             assert!(![Code::Unavailable, Code::Aborted, Code::ResourceExhausted].contains(&code), "{why:?}: {code:?}");
         }
         assert_eq!(refused(&Response::TimedOut).code(), Code::Unavailable);
+        let overloaded = overloaded();
+        assert_eq!(overloaded.code(), Code::ResourceExhausted);
+        let pause = overloaded.metadata().get("grpc-retry-pushback-ms").and_then(|pause| pause.to_str().ok());
+        assert_eq!(pause, Some("100"));
     }
 }

@@ -1,11 +1,10 @@
 //! From a decoded request to its answer: admission, the node's word, the read. Every service goes through here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::limits::{ANSWER_BYTES_MAX, ANSWERS_BYTES_MAX};
-use base::{GroupId, LeaseId, Revision, limits};
+use base::{GroupId, LeaseId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Command, Engine, Limits, Op, OpResult, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError,
@@ -15,6 +14,7 @@ use node::{Event, LeaseAsk, LeaseTimes, Reconfiguration, Request, Response, Unce
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
+use crate::admission::Admission;
 use crate::errors;
 use crate::fence::Fences;
 use crate::grpc::LeaseIds;
@@ -50,7 +50,7 @@ pub(crate) struct Context {
     pub(crate) max_request_bytes: usize,
     pub(crate) space: Arc<Space>,
     pub(crate) upkeep: Arc<Upkeep>,
-    pub(crate) in_flight: AtomicUsize,
+    pub(crate) admission: Admission,
     pub(crate) lease_ids: LeaseIds,
     pub(crate) lease_ttl_min_s: i64,
     pub(crate) key_waits: Arc<KeyWaits>,
@@ -69,15 +69,6 @@ impl Context {
 
     pub(crate) fn large_answers() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(ANSWERS_BYTES_MAX / SMALL_ANSWER_BYTES))
-    }
-}
-
-/// Counts a request in while it is under way.
-struct Admitted<'a>(&'a Context);
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -101,12 +92,6 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    fn admit(&self) -> Result<Admitted<'_>, Status> {
-        let before = self.context.in_flight.fetch_add(1, Ordering::Relaxed);
-        let admitted = Admitted(&self.context);
-        if before >= limits::REQUESTS_IN_FLIGHT_MAX { Err(errors::overloaded()) } else { Ok(admitted) }
-    }
-
     /// Whether this member only learns.
     pub(crate) fn is_learner(&self) -> bool {
         let me = self.context.directory.me().id;
@@ -121,7 +106,7 @@ impl Gateway {
         if self.is_learner() {
             return Err(errors::learner());
         }
-        let _admitted = self.admit()?;
+        let _admitted = self.context.admission.admit(&request).ok_or_else(errors::overloaded)?;
         let open = self.lane.open();
         self.node.send(Event::Request(open.ticket, request)).map_err(|_| errors::stopped())?;
         Ok(open.answer().await)

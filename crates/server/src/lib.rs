@@ -5,6 +5,7 @@
 //! thread (log reads for laggards, snapshots) and client threads (gRPC and HTTP). What each may do is in `host` and
 //! `clients`.
 
+mod admission;
 mod auto_compaction;
 mod body;
 mod clients;

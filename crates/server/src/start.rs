@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
+use crate::admission::Admission;
 use crate::auto_compaction;
 use crate::clients::{self, Services};
 use crate::clock;
@@ -141,7 +142,7 @@ impl Server {
             limits: mvcc::Limits { txn_ops_max: config.max_txn_ops },
             max_request_bytes: config.max_request_bytes,
             space: Arc::new(Space::new(Arc::clone(&upkeep), quota_bytes(config.quota_backend_bytes))),
-            in_flight: AtomicUsize::new(0),
+            admission: Admission::default(),
             lease_ids: LeaseIds::new(random()),
             lease_ttl_min_s: ttl_min_s(config.election_timeout),
             key_waits: Arc::default(),
