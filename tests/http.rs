@@ -53,7 +53,12 @@ fn every_node_tells_health_version_and_metrics_over_plain_http() {
             }
             let (code, body) = ask(port, "/metrics").await;
             assert_eq!(code, 200);
-            for series in ["etcd_server_has_leader 1", "etcd_disk_wal_fsync_duration_seconds_count"] {
+            for series in [
+                "etcd_server_has_leader 1",
+                "etcd_disk_wal_fsync_duration_seconds_count",
+                "etcd_debugging_mvcc_keys_total",
+                "process_resident_memory_bytes",
+            ] {
                 assert!(body.contains(series), "no {series} in\n{body}");
             }
             let (code, _) = ask(port, "/no/such/page").await;

@@ -1,6 +1,5 @@
 //! Plain HTTP on the client port: health, version, metrics. Same paths and answers as etcd's.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,11 +143,14 @@ fn metrics(gateway: &Gateway) -> Response<Full<Bytes>> {
     let state = mvcc::state(&*context.engine.view());
     let status = context.standing.get();
     let gauges = Gauges {
+        member: me.0,
+        is_learner: gateway.is_learner(),
+        keys: state.as_ref().map_or(0, |state| state.keys),
         has_leader: status.leader.is_some(),
         is_leader: status.leader == Some(me),
         applied_index: status.applied.0,
         committed_index: status.commit.0,
-        requests_in_flight: context.in_flight.load(Ordering::Relaxed) as u64,
+        requests_in_flight: context.admission.requests() as u64,
         db_size_bytes: context.upkeep.sizes.on_disk(),
         quota_bytes: context.space.quota_bytes().unwrap_or(0),
         revision: state.as_ref().map_or(0, |state| state.revision.0),

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::grpc::API_VERSION;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -70,12 +72,19 @@ pub(crate) struct Metrics {
     pub(crate) ranges: Counter,
     pub(crate) deletes: Counter,
     pub(crate) txns: Counter,
+    pub(crate) leases_granted: Counter,
+    pub(crate) leases_revoked: Counter,
+    pub(crate) leases_renewed: Counter,
     pub(crate) watch_history_reads: Counter,
 }
 
 /// Values that are read, not counted.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
+    /// Of this member.
+    pub(crate) member: u64,
+    pub(crate) is_learner: bool,
+    pub(crate) keys: u64,
     pub(crate) has_leader: bool,
     pub(crate) is_leader: bool,
     pub(crate) applied_index: u64,
@@ -93,6 +102,11 @@ impl Metrics {
     pub(crate) fn render(&self, gauges: &Gauges) -> String {
         let mut out = String::with_capacity(8192);
         let o = &mut out;
+        header(o, "etcd_server_id", "gauge", "This member, in hexadecimal.");
+        line(o, format_args!("etcd_server_id{{server_id=\"{:x}\"}} 1", gauges.member));
+        header(o, "etcd_server_version", "gauge", "The etcd version whose API is served.");
+        line(o, format_args!("etcd_server_version{{server_version=\"{API_VERSION}\"}} 1"));
+        gauge(o, "etcd_server_is_learner", "Whether this member only learns.", u64::from(gauges.is_learner));
         gauge(o, "etcd_server_has_leader", "Whether a leader is known.", u64::from(gauges.has_leader));
         gauge(o, "etcd_server_is_leader", "Whether this member leads.", u64::from(gauges.is_leader));
         counter(o, "etcd_server_leader_changes_seen_total", "Leader changes seen.", &self.leader_changes);
@@ -105,6 +119,10 @@ impl Metrics {
         gauge(o, "etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the state in use.", gauges.db_size_bytes);
         gauge(o, "etcd_debugging_mvcc_current_revision", "Current revision.", gauges.revision);
         gauge(o, "etcd_debugging_mvcc_compact_revision", "Compaction floor.", gauges.compacted_revision);
+        gauge(o, "etcd_debugging_mvcc_keys_total", "Keys.", gauges.keys);
+        counter(o, "etcd_debugging_lease_granted_total", "Leases granted here.", &self.leases_granted);
+        counter(o, "etcd_debugging_lease_revoked_total", "Leases ended by clients here.", &self.leases_revoked);
+        counter(o, "etcd_debugging_lease_renewed_total", "Renewals of leases here.", &self.leases_renewed);
         counter(o, "etcd_mvcc_put_total", "Put requests.", &self.puts);
         counter(o, "etcd_mvcc_range_total", "Range requests.", &self.ranges);
         counter(o, "etcd_mvcc_delete_total", "DeleteRange requests.", &self.deletes);
@@ -127,6 +145,7 @@ impl Metrics {
             "etcd_disk_backend_commit_duration_seconds",
             "Latency of applying one batch of entries to the engine.",
         );
+        process(o);
         counter(o, "sinew_peer_sent_bytes_total", "Bytes sent to peers.", &self.peer_sent_bytes);
         counter(o, "sinew_peer_received_bytes_total", "Bytes received from peers.", &self.peer_received_bytes);
         counter(o, "sinew_peer_dropped_messages_total", "Messages dropped: peer queue full.", &self.peer_dropped);
@@ -140,6 +159,26 @@ impl Metrics {
         );
         out
     }
+}
+
+/// What every Prometheus client tells of its process. What cannot be read is left out.
+fn process(out: &mut String) {
+    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+        gauge(out, "process_open_fds", "Open file descriptors.", files.count());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(bytes) = resident_bytes(&status) {
+        gauge(out, "process_resident_memory_bytes", "Resident memory.", bytes);
+    }
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    header(out, "process_cpu_seconds_total", "counter", "Processor time used.");
+    line(out, format_args!("process_cpu_seconds_total {}.{:02}", time.tv_sec, time.tv_nsec / 10_000_000));
+}
+
+/// The resident memory in the text of `/proc/self/status`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    Some(kibibytes.parse::<u64>().ok()? * 1024)
 }
 
 fn header(out: &mut String, name: &str, kind: &str, help: &str) {
@@ -164,6 +203,12 @@ fn gauge(out: &mut String, name: &str, help: &str, value: impl std::fmt::Display
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resident_memory_is_read_in_bytes() {
+        assert_eq!(resident_bytes("Name:\tsinew\nVmRSS:\t    1234 kB\nThreads:\t4\n"), Some(1_263_616));
+        assert_eq!(resident_bytes("Name:\tsinew\n"), None);
+    }
 
     #[test]
     fn histogram_buckets_are_cumulative_and_bounds_inclusive() {

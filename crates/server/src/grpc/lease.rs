@@ -57,6 +57,7 @@ pub(crate) async fn grant(gateway: &Gateway, id: LeaseId, ttl_s: i64) -> Result<
         let grant = LeaseGrant { id: if id.0 == 0 { gateway.context.lease_ids.next() } else { id }, ttl_s };
         match gateway.propose(&Command::LeaseGrant(grant)).await {
             Ok((revision, OutcomeResult::LeaseGrant(granted))) => {
+                gateway.context.metrics.leases_granted.add(1);
                 return Ok((revision, LeaseGrant { id: granted.id, ttl_s: granted.ttl_s }));
             }
             Ok(_) => return Err(Status::internal("a grant was answered like something else")),
@@ -78,6 +79,7 @@ async fn keep_alive(gateway: Arc<Gateway>, id: i64) -> Result<pb::LeaseKeepAlive
     // Taken before the renewal, so that it is not above the revision of any end of the lease.
     let header = header(&gateway.context, revision(&gateway)?);
     let times = gateway.lease(LeaseId(id), LeaseAsk::KeepAlive).await?;
+    gateway.context.metrics.leases_renewed.add(u64::from(times.is_some()));
     // An unknown lease is not an error, it has no time left.
     Ok(pb::LeaseKeepAliveResponse { header, id, ttl: times.map_or(0, |times| times.ttl_s) })
 }
@@ -116,6 +118,7 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let revoke = LeaseRevoke { id: LeaseId(request.into_inner().id) };
         let (revision, _) = self.gateway.propose(&Command::LeaseRevoke(revoke)).await?;
+        self.gateway.context.metrics.leases_revoked.add(1);
         Ok(Response::new(pb::LeaseRevokeResponse { header: header(&self.gateway.context, revision) }))
     }
 
