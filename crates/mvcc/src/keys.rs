@@ -294,6 +294,11 @@ pub(crate) fn read_member(row_key: &Bytes) -> Result<NodeId, Fault> {
     id.map(|id| NodeId(u64::from_be_bytes(id))).ok_or_else(malformed)
 }
 
+/// Whether the row is about members: their places, their alarms.
+pub(crate) fn belongs_to_members(row_key: &[u8]) -> bool {
+    matches!(row_key.first(), Some(&(ALARM | MEMBER)))
+}
+
 /// The bounds of all members.
 pub(crate) fn member_bounds() -> (Bound<Bytes>, Bound<Bytes>) {
     (Bound::Included(Bytes::from_static(&[MEMBER])), Bound::Excluded(Bytes::from_static(&[MEMBER + 1])))

@@ -32,6 +32,7 @@ pub mod outcome;
 mod outcome_codec;
 pub mod range;
 pub mod reject;
+pub mod restore;
 mod rows;
 mod scan;
 pub mod span;
@@ -61,6 +62,7 @@ pub use outcome::{
 };
 pub use range::{RangeResponse, ReadError, range, range_whole, range_within};
 pub use reject::{Class, Reject};
+pub use restore::{restored, state_in};
 pub use span::Span;
 pub use state::{State, mark, state};
 pub use stream::{Chunk, ChunkEnd, RangeStream};

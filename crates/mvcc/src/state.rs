@@ -57,6 +57,10 @@ impl State {
         out.into()
     }
 
+    pub(crate) fn read(row: Bytes) -> Result<Self, Fault> {
+        Self::decode(row).map_err(|error| Fault::Corrupt { place: "row mstate".into(), detail: error.to_string() })
+    }
+
     fn decode(row: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(row);
         if reader.u8("state version")? != VERSION {
@@ -79,9 +83,7 @@ impl State {
 pub fn state(view: &dyn View) -> Result<State, Fault> {
     match view.get(keys::STATE)? {
         None => Ok(State::FRESH),
-        Some(row) => {
-            State::decode(row).map_err(|error| Fault::Corrupt { place: "row mstate".into(), detail: error.to_string() })
-        }
+        Some(row) => State::read(row),
     }
 }
 

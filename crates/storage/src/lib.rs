@@ -6,7 +6,7 @@
 //! - [`engine`]: the state machine's rows in an LSM tree, without a log of its own.
 //! - [`layout`]: the data directory: who it belongs to, and that one process has it.
 //! - [`peers`]: which data the other nodes spoke from.
-//! - [`snapshot`]: a state machine's rows as a stream of chunks.
+//! - [`snapshot`]: a state machine's rows as a stream of chunks; [`snapshot_file`]: as a file.
 //!
 //! The crate stores the kernel's records and the state machine's rows; it decides nothing about either.
 
@@ -15,6 +15,7 @@ pub mod engine;
 pub mod layout;
 pub mod peers;
 pub mod snapshot;
+pub mod snapshot_file;
 pub mod wal;
 
 pub use disk::{Disk, File, MemDisk, OsDisk};
@@ -22,4 +23,5 @@ pub use engine::{Built, EngineBuilder, EngineOptions, LsmEngine, Pressure};
 pub use layout::{DataDir, Identity};
 pub use peers::KnownPeers;
 pub use snapshot::{Chunk, SnapshotReader, SnapshotWriter};
+pub use snapshot_file::SnapshotFile;
 pub use wal::{RecoveredLog, Wal, WalReader};

@@ -142,9 +142,9 @@ fn bad(detail: String) -> Fault {
     Fault::Corrupt { place: "a snapshot that is being received".to_owned(), detail }
 }
 
-type Rows = Vec<(Bytes, Bytes)>;
+pub(crate) type Rows = Vec<(Bytes, Bytes)>;
 
-fn decode(bytes: Bytes) -> Result<(u32, bool, Rows), Fault> {
+pub(crate) fn decode(bytes: Bytes) -> Result<(u32, bool, Rows), Fault> {
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     if bytes.len() < HEADER_BYTES || word(0) != MAGIC {
         return Err(bad("this is no snapshot chunk of format 1".to_owned()));
