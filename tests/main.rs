@@ -29,6 +29,7 @@ mod netns;
 mod proxy;
 mod routing;
 mod sim;
+mod snapshot;
 mod upkeep;
 mod watch;
 mod watch_verb;

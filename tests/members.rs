@@ -18,12 +18,12 @@ impl Client {
         ClusterClient::new(self.channel())
     }
 
-    async fn add(&self, url: &str, is_learner: bool) -> Result<MemberAddResponse, Status> {
+    pub(crate) async fn add(&self, url: &str, is_learner: bool) -> Result<MemberAddResponse, Status> {
         let request = MemberAddRequest { peer_urls: vec![url.to_owned()], is_learner };
         self.cluster().member_add(request).await.map(tonic::Response::into_inner)
     }
 
-    async fn remove(&self, id: u64) -> Result<(), Status> {
+    pub(crate) async fn remove(&self, id: u64) -> Result<(), Status> {
         self.cluster().member_remove(MemberRemoveRequest { id }).await.map(drop)
     }
 
@@ -31,7 +31,7 @@ impl Client {
         self.cluster().member_promote(MemberPromoteRequest { id }).await.map(drop)
     }
 
-    async fn id(&self) -> u64 {
+    pub(crate) async fn id(&self) -> u64 {
         self.status().await.expect("a status").header.expect("a header").member_id
     }
 }
@@ -50,7 +50,7 @@ fn votes(members: &[Member], id: u64) -> bool {
 }
 
 /// Empties a stopped node and points it at new ports, so that it can join as somebody new.
-fn renew(cluster: &mut Cluster, at: usize, answer: &MemberAddResponse) {
+pub(crate) fn renew(cluster: &mut Cluster, at: usize, answer: &MemberAddResponse) {
     let node = &mut cluster.nodes[at];
     let _ = std::fs::remove_dir_all(&node.data_dir);
     let new = answer.member.as_ref().expect("the new member").id;
@@ -68,7 +68,7 @@ fn set(flags: &mut [String], flag: &str, value: &str) {
     flags[at + 1] = value.to_owned();
 }
 
-fn peer_url(cluster: &Cluster, at: usize) -> String {
+pub(crate) fn peer_url(cluster: &Cluster, at: usize) -> String {
     format!("http://127.0.0.1:{}", cluster.nodes[at].peer_port)
 }
 

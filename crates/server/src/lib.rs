@@ -26,6 +26,7 @@ mod metrics;
 mod peer;
 mod recipe;
 mod reconfigure;
+mod restore;
 mod space;
 mod standing;
 mod start;
@@ -34,4 +35,5 @@ mod waits;
 mod watch;
 
 pub use config::{AutoCompaction, ClusterState, Config, InitialMember};
+pub use restore::{Summary, restore, summary};
 pub use start::{Server, StartError};

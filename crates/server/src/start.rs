@@ -374,7 +374,7 @@ fn open(config: &Config, calling: &Calling) -> Result<Opened, StartError> {
     Ok(Opened { engine: Arc::new(engine), wal, start: GroupStart { config, recovered }, directory: data })
 }
 
-fn initial_membership(directory: &Directory) -> Membership {
+pub(crate) fn initial_membership(directory: &Directory) -> Membership {
     let members: Vec<Member> =
         directory.members().iter().map(|member| Member { replica: ReplicaId(member.id.0), node: member.id }).collect();
     Membership::initial(&members)

@@ -27,9 +27,10 @@ Try it:
 Run it:
   sinew serve --name one --data-dir /var/lib/sinew
 
-Any etcd client works unchanged. The verbs put, get, del, txn, watch,
-compaction, endpoint, member and version are etcdctl's; they also work as `sinew ctl VERB`,
-and when the program is called by the name etcdctl.
+Any etcd client works unchanged. The verbs put, get, del, txn, watch, compaction, lease,
+lock, elect, endpoint, member, alarm, defrag, move-leader, snapshot and version are
+etcdctl's; they also work as `sinew ctl VERB`, and when the program is called by the name
+etcdctl.
 
 Exit codes:
   0    done

@@ -7,17 +7,26 @@ use api::etcdserverpb as pb;
 use api::etcdserverpb::AlarmType;
 use base::{NodeId, Revision};
 use mvcc::{Alarm, AlarmChange, AlarmKind, Command, OutcomeResult};
+use storage::SnapshotReader;
+use storage::snapshot_file::framed;
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{API_VERSION, header, not_offered};
 use crate::errors;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, place_of};
 
 #[derive(Clone)]
 pub(crate) struct MaintenanceService {
     pub(crate) gateway: Arc<Gateway>,
 }
+
+/// The storage version of the etcd whose API is served.
+const STORAGE_VERSION: &str = "3.7.0";
+/// Pieces of a snapshot read ahead of the client.
+const SNAPSHOT_AHEAD: usize = 2;
 
 const fn wire(kind: AlarmKind) -> AlarmType {
     match kind {
@@ -81,7 +90,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             raft_term: status.ballot.round,
             raft_applied_index: status.applied.0,
             is_learner,
-            storage_version: "3.7.0".into(),
+            storage_version: STORAGE_VERSION.into(),
             errors,
             downgrade_info: Some(pb::DowngradeInfo::default()),
         })))
@@ -148,8 +157,36 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
 
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
+    /// The member's own state, in the format of `sinew snapshot save`.
     async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_offered("Snapshot"))
+        let context = Arc::clone(&self.gateway.context);
+        let place = place_of(&context.large_reads, 1).await?;
+        let (sender, pieces) = mpsc::channel(SNAPSHOT_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let mut reader = SnapshotReader::new(context.engine.view());
+            let mut left = context.upkeep.sizes.taken();
+            loop {
+                let piece = match reader.next_chunk() {
+                    Ok(None) => break,
+                    Ok(Some(chunk)) => {
+                        let blob = framed(&chunk);
+                        left = left.saturating_sub(blob.len() as u64).max(1);
+                        // An estimate; only its end is certain.
+                        let remaining_bytes = if chunk.last { 0 } else { left };
+                        let version = if chunk.sequence == 0 { STORAGE_VERSION.into() } else { String::new() };
+                        Ok(pb::SnapshotResponse { header: None, remaining_bytes, blob, version })
+                    }
+                    Err(fault) => Err(errors::fault(&fault)),
+                };
+                let failed = piece.is_err();
+                // At the client's pace; one that went away ends it.
+                if sender.blocking_send(piece).is_err() || failed {
+                    break;
+                }
+            }
+            drop(place);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }
 
     async fn downgrade(&self, _: Request<pb::DowngradeRequest>) -> Result<Response<pb::DowngradeResponse>, Status> {

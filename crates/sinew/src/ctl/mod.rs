@@ -12,6 +12,7 @@ mod lock;
 mod member;
 mod session;
 mod settings;
+mod snapshot;
 mod txn;
 pub(crate) mod upkeep;
 mod watch;
@@ -57,6 +58,8 @@ pub(crate) enum Verb {
     Alarm(upkeep::AlarmArgs),
     /// Give the room of deleted data back now
     Defrag(upkeep::DefragArgs),
+    /// Save the state to a file, look at it, start a new cluster from it
+    Snapshot(snapshot::SnapshotArgs),
     /// Make another member lead
     MoveLeader(upkeep::MoveLeaderArgs),
     /// Print the version of this program and of the API
@@ -161,6 +164,7 @@ pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Stream
         Verb::Member(arguments) => member::run(&arguments, &settings, streams).await,
         Verb::Alarm(arguments) => upkeep::alarm(&arguments, &settings, streams).await,
         Verb::Defrag(arguments) => upkeep::defrag(&arguments, settings, streams).await,
+        Verb::Snapshot(arguments) => snapshot::run(&arguments, &settings, streams).await,
         Verb::MoveLeader(arguments) => upkeep::move_leader(&arguments, &settings, streams).await,
         Verb::Version => {
             writeln!(streams.out, "sinew version: {}", env!("CARGO_PKG_VERSION"))?;

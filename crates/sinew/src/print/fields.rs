@@ -83,6 +83,12 @@ pub(super) fn render(answer: &Answer) -> Vec<u8> {
                 page.0.push('\n');
             }
         }
+        Answer::SnapshotStatus(summary) => {
+            page.field("Hash", summary.hash);
+            page.field("Revision", summary.revision);
+            page.field("Keys", summary.keys);
+            page.field("Size", summary.bytes);
+        }
         Answer::Status(list) => list.iter().for_each(|status| page.status(status)),
     }
     page.0.into_bytes()

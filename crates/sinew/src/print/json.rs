@@ -83,6 +83,14 @@ pub(super) fn render(answer: &Answer, hex: bool) -> String {
             object.raw("alarms", list(response.alarms.iter().map(alarm)));
             object.finish()
         }
+        Answer::SnapshotStatus(summary) => {
+            let mut object = Object::new();
+            object.raw("hash", Some(summary.hash.to_string()));
+            object.raw("revision", Some(summary.revision.to_string()));
+            object.raw("totalKey", Some(summary.keys.to_string()));
+            object.raw("totalSize", Some(summary.bytes.to_string()));
+            object.finish()
+        }
         Answer::Status(statuses) => list(statuses.iter().map(|one| {
             let mut object = Object::new();
             object.always_text("Endpoint", &one.endpoint);

@@ -89,6 +89,8 @@ pub(crate) enum Answer {
     HashKv(Vec<HashKv>),
     /// Of `alarm`.
     Alarms(AlarmResponse),
+    /// Of `snapshot status`.
+    SnapshotStatus(server::Summary),
 }
 
 /// One line of `endpoint hashkv`.
@@ -177,7 +179,7 @@ fn encoded(answer: &Answer) -> Option<Vec<u8>> {
         Answer::LeaseTimeToLive(response, _) => Some(response.encode_to_vec()),
         Answer::Leases(response) => Some(response.encode_to_vec()),
         Answer::Alarms(response) => Some(response.encode_to_vec()),
-        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) => None,
+        Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) | Answer::SnapshotStatus(_) => None,
     }
 }
 
@@ -214,6 +216,12 @@ fn status_row(status: &Status) -> Vec<String> {
         response.raft_applied_index.to_string(),
         response.errors.join(", "),
     ]
+}
+
+/// The cells of `snapshot status`, for the formats that show rows.
+fn snapshot_row(summary: &server::Summary) -> Vec<String> {
+    let server::Summary { hash, revision, keys, bytes: size } = *summary;
+    vec![format!("{hash:x}"), revision.to_string(), keys.to_string(), bytes(size)]
 }
 
 /// A size for people: `20 kB`, `1.5 MB` (powers of 1000).

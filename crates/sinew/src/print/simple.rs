@@ -6,7 +6,7 @@ use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{DeleteRangeResponse, LeaseTimeToLiveResponse, PutResponse, ResponseHeader, TxnResponse};
 use api::mvccpb::KeyValue;
 
-use super::{Answer, HashKv, Printed, Style, duration, event_type, member_row, status_row};
+use super::{Answer, HashKv, Printed, Style, duration, event_type, member_row, snapshot_row, status_row};
 use crate::ctl::upkeep::alarm_text;
 
 /// Renders `answer`.
@@ -76,6 +76,7 @@ pub(super) fn render(answer: &Answer, style: Style) -> Printed {
         Answer::Alarms(response) => {
             response.alarms.iter().for_each(|alarm| line(out, alarm_text(alarm).as_bytes()));
         }
+        Answer::SnapshotStatus(summary) => line(out, snapshot_row(summary).join(", ").as_bytes()),
         Answer::Status(list) => {
             for status in list {
                 line(out, status_row(status).join(", ").as_bytes());

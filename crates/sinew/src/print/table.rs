@@ -1,6 +1,6 @@
 //! The table format: a grid for people. Only lists of members and endpoints have one.
 
-use super::{Answer, HashKv, duration, member_row, status_row};
+use super::{Answer, HashKv, duration, member_row, snapshot_row, status_row};
 
 /// Renders `answer`, or nothing if it has no rows to show.
 pub(super) fn render(answer: &Answer) -> Option<String> {
@@ -38,6 +38,9 @@ pub(super) fn render(answer: &Answer) -> Option<String> {
             ],
             &list.iter().map(status_row).collect::<Vec<_>>(),
         )),
+        Answer::SnapshotStatus(summary) => {
+            Some(grid(&["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], &[snapshot_row(summary)]))
+        }
         Answer::HashKv(list) => {
             let row = |one: &HashKv| vec![one.endpoint.clone(), one.response.hash.to_string()];
             Some(grid(&["ENDPOINT", "HASH"], &list.iter().map(row).collect::<Vec<_>>()))

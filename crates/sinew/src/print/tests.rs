@@ -287,6 +287,22 @@ fn changes_of_members() {
 }
 
 #[test]
+fn what_a_snapshot_holds() {
+    let answer = Answer::SnapshotStatus(server::Summary { hash: 0xfe01_cf57, revision: 10, keys: 7, bytes: 2_100_000 });
+    check(&answer, Format::Simple, "fe01cf57, 10, 7, 2.1 MB\n");
+    check(&answer, Format::Json, "{\"hash\":4261531479,\"revision\":10,\"totalKey\":7,\"totalSize\":2100000}\n");
+    check(&answer, Format::Fields, "\"Hash\" : 4261531479\n\"Revision\" : 10\n\"Keys\" : 7\n\"Size\" : 2100000\n");
+    let grid = "\
++----------+----------+------------+------------+
+|   HASH   | REVISION | TOTAL KEYS | TOTAL SIZE |
++----------+----------+------------+------------+
+| fe01cf57 |       10 |          7 |     2.1 MB |
++----------+----------+------------+------------+
+";
+    check(&answer, Format::Table, grid);
+}
+
+#[test]
 fn hashes_and_alarms() {
     let response =
         HashKvResponse { header: header(8), hash: 3_784_423_333, compact_revision: 3, ..HashKvResponse::default() };

@@ -12,10 +12,23 @@ mod urls;
 pub(crate) use compatibility::{ignored_flags, with_compatibility};
 pub(crate) use flags::ServeFlags;
 
+use clap::{Args as _, FromArgMatches as _};
+
 use crate::ctl::Failure;
 use crate::logging;
 use crate::member::Member;
 use crate::signals::{Reason, Signals};
+
+/// The checked configuration that these flags of `sinew serve` describe.
+///
+/// # Errors
+/// Flags that make no sense.
+pub(crate) fn config_of(words: &[String]) -> Result<server::Config, Failure> {
+    let command = ServeFlags::augment_args(clap::Command::new("serve").no_binary_name(true));
+    let matches = command.try_get_matches_from(words).map_err(|error| Failure::Usage(error.to_string()))?;
+    let flags = ServeFlags::from_arg_matches(&matches).map_err(|error| Failure::Usage(error.to_string()))?;
+    config::from_flags(&flags).map_err(Failure::Usage)
+}
 
 /// Runs a member until a signal or a fault ends it. `ignored` are the flags that have no effect.
 ///
