@@ -44,11 +44,13 @@ impl Replica {
         Ok((self.append_own(EntryKind::Config, change_payload(base, &next)), self.promised))
     }
 
-    /// Whether a learner is close enough behind to count: otherwise its promotion could stop all commits.
+    /// Whether a learner is close enough behind to count: otherwise its promotion could stop all commits. One that has
+    /// acknowledged nothing to this leader may never have started, however short the log is.
     fn keeps_up(&self, learner: ReplicaId) -> bool {
         let RoleState::Leader(leadership) = &self.role else { return false };
         leadership.peers.get(&learner).is_some_and(|peer| {
             self.now.since(peer.heard) <= 2 * self.config.heartbeat_interval
+                && peer.matched > Index(0)
                 && peer.matched.0 + PROMOTION_LAG_MAX > self.log.last().0
         })
     }

@@ -74,6 +74,22 @@ fn a_new_node_gets_the_data_then_votes_and_an_old_one_leaves() {
 }
 
 #[test]
+fn a_learner_that_never_started_gets_no_vote() {
+    let mut cluster = Cluster::new(3);
+    let new = cluster.add_host(4);
+    cluster.isolate(new);
+    assert_eq!(cluster.change(Reconfiguration::AddLearner(new)), Response::Done);
+    for _ in 0..20 {
+        assert_eq!(cluster.change(Reconfiguration::Promote(new)), Response::Refused(Refusal::NotReady));
+        cluster.run_for(Duration::from_millis(50));
+    }
+    cluster.heal();
+    while cluster.change(Reconfiguration::Promote(new)) != Response::Done {
+        cluster.run_for(STEP);
+    }
+}
+
+#[test]
 fn a_dead_member_is_replaced_and_a_live_one_is_not_removed_while_another_is_dead() {
     let mut cluster = Cluster::new(3);
     let dead = cluster.follower();
