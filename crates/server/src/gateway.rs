@@ -92,18 +92,9 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Whether this member only learns.
-    pub(crate) fn is_learner(&self) -> bool {
-        let me = self.context.directory.me().id;
-        self.context.standing.look(|status| {
-            let membership = &status.membership;
-            membership.learners.iter().any(|replica| membership.nodes.get(replica) == Some(&me))
-        })
-    }
-
     /// The answer to a request; `None` if the node stopped with the request in its hands.
     async fn ask(&self, request: Request) -> Result<Option<Answer>, Status> {
-        if self.is_learner() {
+        if self.context.standing.is_learner() {
             return Err(errors::learner());
         }
         let _admitted = self.context.admission.admit(&request).ok_or_else(errors::overloaded)?;

@@ -83,7 +83,7 @@ impl Check {
                 Err(_) => Err(String::from("etcdserver: request timed out")),
             },
             Self::NonLearner => {
-                if gateway.is_learner() {
+                if gateway.context.standing.is_learner() {
                     Err(String::from("this member is a learner"))
                 } else {
                     Ok(())
@@ -144,7 +144,7 @@ fn metrics(gateway: &Gateway) -> Response<Full<Bytes>> {
     let status = context.standing.get();
     let gauges = Gauges {
         member: me.0,
-        is_learner: gateway.is_learner(),
+        is_learner: context.standing.is_learner(),
         keys: state.as_ref().map_or(0, |state| state.keys),
         has_leader: status.leader.is_some(),
         is_leader: status.leader == Some(me),

@@ -18,6 +18,7 @@ use tracing::{debug, info};
 use crate::errors;
 use crate::gateway::Gateway;
 use crate::members::{Member, host_and_port};
+use crate::standing::learns;
 use crate::start::random;
 
 /// How long a change may take to be decided.
@@ -64,12 +65,6 @@ fn checked(urls: &[String]) -> Result<Vec<String>, Status> {
 
 fn is_in(status: &Standing, id: NodeId) -> bool {
     status.membership.nodes.values().any(|node| *node == id)
-}
-
-/// Whether a member learns.
-pub(crate) fn learns(status: &Standing, id: NodeId) -> bool {
-    let membership = &status.membership;
-    membership.learners.iter().any(|replica| membership.nodes.get(replica) == Some(&id))
 }
 
 async fn write_down(gateway: &Gateway, step: MemberStep) -> Result<(), Status> {

@@ -137,7 +137,7 @@ impl Server {
         let context = Arc::new(Context {
             engine: Arc::clone(&opened.engine) as Arc<dyn mvcc::Engine>,
             directory: Arc::clone(&directory),
-            standing: Arc::new(StandingCell::new(status)),
+            standing: Arc::new(StandingCell::new(directory.me().id, status)),
             metrics: Arc::clone(&metrics),
             limits: mvcc::Limits { txn_ops_max: config.max_txn_ops },
             max_request_bytes: config.max_request_bytes,
@@ -555,8 +555,6 @@ fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle
                 let (desk, standing) = (&thread.gateway.desk, &thread.gateway.context.standing);
                 if number == 0 {
                     tokio::spawn(space::guard(thread.gateway.clone(), thread.stop.clone()));
-                }
-                if number == 0 {
                     tokio::spawn(reconfigure::promote_learners(thread.gateway.clone(), thread.stop.clone()));
                 }
                 if let Some(policy) = thread.auto_compaction {

@@ -77,7 +77,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let no_leader = leaderless.then(|| String::from("etcdserver: no leader"));
         let alarms = context.space.alarms().into_iter().map(alarm_text);
         let errors = no_leader.into_iter().chain(alarms).collect();
-        let is_learner = self.gateway.is_learner();
+        let is_learner = context.standing.is_learner();
         let header = header(context, state.revision);
         Ok(Response::new(context.standing.look(|status| pb::StatusResponse {
             header,
