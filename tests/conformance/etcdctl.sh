@@ -137,6 +137,18 @@ same "three members" "3" "$(ctl member list | grep -c started)"
 same "status of each" "3" "$(ctl endpoint status -w json | grep -o '"leader":' | wc -l | tr -d ' ')"
 same "one leader" "1" "$(ctl endpoint status -w table | grep -c '| *true |')"
 same "health of each" "3" "$(ctl endpoint health 2>&1 | grep -c 'is healthy')"
+same "fingerprints agree" "1" "$(ctl endpoint hashkv --rev="$(revision)" | cut -d, -f2 | sort -u | wc -l | tr -d ' ')"
+same "no alarms" "" "$(ctl alarm list)"
+has "defragmentation" "Finished defragmenting etcd member" "$(ctl defrag)"
+added=$(ctl member add ctl-new --peer-urls=http://127.0.0.1:9 --learner)
+has "member add" "to cluster" "$added"
+has "how the new one starts" 'ETCD_INITIAL_CLUSTER_STATE="existing"' "$added"
+new=$(echo "$added" | head -n 1 | tr -s ' ' | cut -d' ' -f2)
+has "it has not started" "$new, unstarted, , http://127.0.0.1:9, , true" "$(ctl member list)"
+refused "promoting one that has not started" "which is in sync with leader" ctl member promote "$new"
+has "member update" "updated in cluster" "$(ctl member update "$new" --peer-urls=http://127.0.0.1:10)"
+has "member remove" "removed from cluster" "$(ctl member remove "$new")"
+refused "removing twice" "etcdserver: member not found" ctl member remove "$new"
 has "version" "etcdctl version: 3" "$("$program" version)"
 
 echo "etcdctl: $checks checks passed"
