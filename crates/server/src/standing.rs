@@ -45,6 +45,12 @@ impl StandingCell {
     }
 }
 
+/// Whether a member votes.
+pub(crate) fn votes(status: &Status, id: NodeId) -> bool {
+    let membership = &status.membership;
+    membership.all_voters().any(|replica| membership.nodes.get(&replica) == Some(&id))
+}
+
 /// Whether a member learns.
 pub(crate) fn learns(status: &Status, id: NodeId) -> bool {
     let membership = &status.membership;

@@ -36,7 +36,7 @@ use crate::lane::{AnswerBatch, Lane, Outbox};
 use crate::members::Directory;
 use crate::metrics::Metrics;
 use crate::peer::join;
-use crate::peer::transport::{Inbox, SelfPortrait, Transport};
+use crate::peer::transport::{Inbox, SelfPortrait, Surroundings, Transport};
 use crate::reconfigure;
 use crate::space::{self, Space};
 use crate::standing::StandingCell;
@@ -484,15 +484,9 @@ impl Host<'_> {
             tokio::task::LocalSet::new().block_on(&runtime, async move {
                 let listeners = to_async(peer_listeners)?;
                 let inbox = Rc::<Inbox>::default();
-                let transport = Transport::start(
-                    directory,
-                    known,
-                    portrait,
-                    failure,
-                    listeners,
-                    Rc::clone(&inbox),
-                    Arc::clone(&metrics),
-                );
+                let surroundings =
+                    Surroundings { directory, failure, standing: Arc::clone(&standing), metrics: Arc::clone(&metrics) };
+                let transport = Transport::start(surroundings, known, portrait, listeners, Rc::clone(&inbox));
                 NodeThread {
                     node,
                     events,

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::peer::frame;
 use crate::peer::hello::{Hello, Welcome};
 use crate::peer::join::{JoinAnswer, JoinRequest};
+use crate::standing::{StandingCell, votes};
 
 /// A dialled or accepted connection must introduce itself within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -107,6 +108,14 @@ pub(crate) struct SelfPortrait {
     pub(crate) incarnation: u64,
 }
 
+/// What the connections know of the node around them.
+pub(crate) struct Surroundings {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) standing: Arc<StandingCell>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// Everything the connection tasks share.
 struct Shared {
     me: Arc<Member>,
@@ -116,6 +125,7 @@ struct Shared {
     known: Arc<Mutex<KnownPeers>>,
     portrait: SelfPortrait,
     failure: Arc<Failure>,
+    standing: Arc<StandingCell>,
     inbox: Rc<Inbox>,
     metrics: Arc<Metrics>,
     accepted: Cell<usize>,
@@ -133,22 +143,21 @@ pub(crate) struct Transport {
 impl Transport {
     /// Starts dialling all other members and accepting on `listeners`. Must be called inside a `LocalSet`.
     pub(crate) fn start(
-        directory: Arc<Directory>,
+        surroundings: Surroundings,
         known: KnownPeers,
         portrait: SelfPortrait,
-        failure: Arc<Failure>,
         listeners: Vec<TcpListener>,
         inbox: Rc<Inbox>,
-        metrics: Arc<Metrics>,
     ) -> Self {
-        let me = directory.me();
+        let Surroundings { directory, failure, standing, metrics } = surroundings;
         let shared = Rc::new(Shared {
-            me: Arc::clone(&me),
-            directory: Arc::clone(&directory),
+            me: directory.me(),
+            directory,
             noted: RefCell::new(known.noted().clone()),
             known: Arc::new(Mutex::new(known)),
             portrait,
             failure,
+            standing,
             inbox,
             metrics,
             accepted: Cell::new(0),
@@ -477,8 +486,12 @@ fn admit(shared: &Shared, request: &JoinRequest) -> JoinAnswer {
              `sinew member add NAME --peer-urls={urls}`"
         ));
     };
-    let noted = shared.noted.borrow().get(&member.id).copied();
-    if member.id == shared.me.id || noted.is_some_and(|noted| noted != request.incarnation) {
+    // Whoever votes has had the data: a learner gets its vote only after that.
+    let is_lost = match shared.noted.borrow().get(&member.id) {
+        Some(noted) => *noted != request.incarnation,
+        None => shared.standing.look(|status| votes(status, member.id)),
+    };
+    if member.id == shared.me.id || is_lost {
         return JoinAnswer::Refused(format!(
             "member {id:x} at {urls} has started before, from other data. It must not come back without it: it has \
              forgotten what it promised. Restore its data directory, or replace it: `sinew member remove {id:x}`, then \
