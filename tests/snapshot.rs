@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::client::{prefix_request, revision};
 use crate::cluster::{Cluster, Ended, binary, is_reference, run_to_end};
 use crate::members::{peer_url, renew};
-use crate::run;
+use crate::{eventually, run};
 
 fn sinew(words: &[&str]) -> Ended {
     let mut command = Command::new(binary());
@@ -66,8 +66,11 @@ fn a_restored_cluster_has_the_data_at_a_higher_revision_and_grows() {
         let added = new.client(1).add(&url, false).await.expect("added");
         renew(&mut new, 0, &added);
         new.restart(0);
-        new.wait_ready().await;
-        let found = new.client(0).range(prefix_request("snapshot/")).await.expect("a range");
+        let found = eventually("the new member serves", || async {
+            let found = new.client(0).range(prefix_request("snapshot/")).await;
+            found.map_err(|status| status.to_string())
+        })
+        .await;
         assert_eq!(found.count, 300);
     });
 }

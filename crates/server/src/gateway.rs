@@ -53,6 +53,7 @@ pub(crate) struct Context {
     pub(crate) admission: Admission,
     pub(crate) lease_ids: LeaseIds,
     pub(crate) lease_ttl_min_s: i64,
+    pub(crate) election_timeout: Duration,
     pub(crate) key_waits: Arc<KeyWaits>,
     pub(crate) large_reads: Arc<Semaphore>,
     /// Pages of history being read for watches.

@@ -18,7 +18,7 @@ use tracing::{debug, info};
 use crate::errors;
 use crate::gateway::Gateway;
 use crate::members::{Member, host_and_port};
-use crate::standing::learns;
+use crate::standing::{learns, votes};
 use crate::start::random;
 
 /// How long a change may take to be decided.
@@ -146,8 +146,14 @@ pub(crate) async fn promote(gateway: &Gateway, id: NodeId) -> Result<(), Status>
 
 /// Removes a member. The leader itself must have handed over before.
 pub(crate) async fn remove(gateway: &Gateway, id: NodeId) -> Result<(), Status> {
-    if !gateway.context.standing.look(|status| is_in(status, id)) {
+    let (exists, is_voter) = gateway.context.standing.look(|status| (is_in(status, id), votes(status, id)));
+    if !exists {
         return Err(not_found());
+    }
+    if is_voter {
+        // Who is counted as alive then was heard from after this was asked for. A member that died a moment ago must
+        // not count for the majority that is to be left.
+        tokio::time::sleep(gateway.context.election_timeout).await;
     }
     if let Err(response) = begin(gateway, Reconfiguration::Remove(id)).await {
         return Err(refused(&response, not_enough_started));

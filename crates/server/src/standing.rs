@@ -56,3 +56,11 @@ pub(crate) fn learns(status: &Status, id: NodeId) -> bool {
     let membership = &status.membership;
     membership.learners.iter().any(|replica| membership.nodes.get(replica) == Some(&id))
 }
+
+/// Whether a member's voice is not enough yet in the place of another's: it learns, or its promotion is under way and
+/// still needs a majority of those before it.
+pub(crate) fn is_on_its_way(status: &Status, id: NodeId) -> bool {
+    let membership = &status.membership;
+    let voted = membership.outgoing.iter().any(|replica| membership.nodes.get(replica) == Some(&id));
+    learns(status, id) || (membership.is_joint() && !voted)
+}

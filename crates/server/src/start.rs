@@ -145,6 +145,7 @@ impl Server {
             admission: Admission::default(),
             lease_ids: LeaseIds::new(random()),
             lease_ttl_min_s: ttl_min_s(config.election_timeout),
+            election_timeout: config.election_timeout,
             key_waits: Arc::default(),
             large_reads: Context::large_reads(),
             history_reads: Arc::new(Semaphore::new(limits::WATCH_HISTORY_READS_MAX)),

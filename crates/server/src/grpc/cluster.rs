@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::header;
 use crate::gateway::Gateway;
-use crate::standing::learns;
+use crate::standing::is_on_its_way;
 use crate::{errors, reconfigure};
 
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl ClusterService {
             name: member.name,
             peer_urls: member.peer_urls,
             client_urls: context.directory.client_urls(member.id),
-            is_learner: learns(&status, member.id),
+            is_learner: is_on_its_way(&status, member.id),
         };
         // A node that does not know the group yet shows whom it was told of.
         let all = status.membership.nodes.is_empty();
