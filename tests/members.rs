@@ -142,6 +142,7 @@ fn what_could_cost_the_majority_is_refused() {
         assert_eq!(second.message(), "etcdserver: too many learner members in cluster");
         client.remove(learner.id).await.expect("a learner counts for nothing");
         cluster.kill(dead);
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         eventually("the leader notices", || async {
             match client.remove(other_id).await {
                 Err(status) if status.message() == NOT_ENOUGH => Ok(()),

@@ -41,6 +41,8 @@ fn start(group: &mut Group, now: Instant, me: NodeId, change: Reconfiguration) -
     if !group.leads() {
         return Err(Refusal::NotLeader(group.remote_leader(me)));
     }
+    // Who is alive is judged by the present, not by the last heartbeat.
+    group.replica.tick(now);
     let status = group.replica.status();
     let members = &status.membership;
     let find = |node: NodeId| members.nodes.iter().find(|(_, at)| **at == node).map(|(replica, _)| *replica);

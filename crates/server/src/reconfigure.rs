@@ -153,7 +153,7 @@ pub(crate) async fn remove(gateway: &Gateway, id: NodeId) -> Result<(), Status> 
     if is_voter {
         // Who is counted as alive then was heard from after this was asked for. A member that died a moment ago must
         // not count for the majority that is to be left.
-        tokio::time::sleep(gateway.context.election_timeout).await;
+        tokio::time::sleep(gateway.context.election_timeout * 3 / 2).await;
     }
     if let Err(response) = begin(gateway, Reconfiguration::Remove(id)).await {
         return Err(refused(&response, not_enough_started));
