@@ -1,8 +1,8 @@
 //! How a node with an empty disk finds out who it is: it asks the members of the cluster it was added to.
 //!
 //! Invariant: a node that lost its data gets no answer that lets it vote as its old self. Who has a vote has had the
-//! data, since new members learn first; so whoever knows that a member votes, or has met other data of it, refuses. More
-//! than half of the others must answer: among them is one that holds the decision which gave the vote.
+//! data, since new members learn first; so whoever knows that a member votes, or has met other data of it, refuses.
+//! More than half of the others must answer: among them is one that holds the decision which gave the vote.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
