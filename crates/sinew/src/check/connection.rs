@@ -2,13 +2,21 @@
 //!
 //! Invariant: a write counts as not done only if the server says so in its own words, before which it proposed nothing;
 //! anything else (a timeout, a broken connection, "leader changed") leaves it unknown. A connection that failed is not
-//! used again.
+//! used again, nor made anew behind our back: a node that restarted may tell an older state on another connection.
 
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::check::history::{Outcome, Request, Response};
 use api::etcdserverpb::ResponseHeader;
 use api::etcdserverpb::kv_client::KvClient;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::codegen::Service;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -37,7 +45,8 @@ impl Connection {
     pub(super) async fn open(settings: &Settings, endpoint: &str) -> Result<Self, String> {
         let client = Client::new(settings).only(endpoint);
         let open = async {
-            let channel = client.connect(endpoint).await?;
+            let target = client.target(endpoint)?;
+            let channel = target.connect_with_connector(Once::default()).await.map_err(|error| error.to_string())?;
             let token = client.token(channel.clone()).await.map_err(|status| status.message().to_owned())?;
             Ok((channel, token))
         };
@@ -107,6 +116,33 @@ impl Connection {
     }
 }
 
+/// Makes one connection; the client library would make another one, unseen, when that breaks.
+#[derive(Default)]
+struct Once {
+    is_used: bool,
+}
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let is_first = !std::mem::replace(&mut self.is_used, true);
+        Box::pin(async move {
+            let authority = uri.authority().filter(|_| is_first);
+            let authority = authority.ok_or_else(|| io::Error::other("the connection is gone"))?;
+            let stream = TcpStream::connect(authority.as_str()).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
 /// Whether the server refused the request for what it is. Codes alone do not tell: the client library uses some of them
 /// for answers that it could not read.
 fn is_refusal(status: &Status) -> bool {
@@ -127,6 +163,15 @@ fn is_refusal(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_not_made_anew_unseen() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let uri: Uri = format!("http://{}", listener.local_addr().expect("bound")).parse().expect("an address");
+        let mut once = Once::default();
+        once.call(uri.clone()).await.expect("somebody listens");
+        once.call(uri).await.expect_err("a second connection");
+    }
 
     #[test]
     fn only_the_servers_own_refusals_are_certain() {

@@ -314,10 +314,15 @@ impl Client {
 
     /// Connects to one endpoint.
     pub(crate) async fn connect(&self, endpoint: &str) -> Result<Channel, String> {
+        self.target(endpoint)?.connect().await.map_err(|error| root_cause(&error))
+    }
+
+    /// How to connect to one endpoint.
+    pub(crate) fn target(&self, endpoint: &str) -> Result<Endpoint, String> {
         let address = address_of(endpoint)?;
         let target = Endpoint::from_shared(format!("http://{address}")).map_err(|error| root_cause(&error))?;
         let target = target.http2_keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
-        target.connect_timeout(self.dial_timeout).connect().await.map_err(|error| root_cause(&error))
+        Ok(target.connect_timeout(self.dial_timeout))
     }
 
     /// Trades the identity for a token, where there are users.
