@@ -110,8 +110,7 @@ fn a_cluster_that_loses_a_node_meanwhile_passes_and_is_left_clean() {
     }
     run(async {
         let mut cluster = Cluster::start(3).await;
-        let endpoints: Vec<String> =
-            cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.client_port)).collect();
+        let endpoints = cluster.endpoints();
         cluster.client(0).put("other/key", "stays").await.expect("a put");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let record = folder.path().join("history.jsonl");

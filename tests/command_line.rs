@@ -52,7 +52,7 @@ fn verbs_print_what_etcdctl_prints_and_exit_with_a_code_that_scripts_can_use() {
     }
     run(async {
         let cluster = Cluster::start(3).await;
-        let each: Vec<String> = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.client_port)).collect();
+        let each = cluster.endpoints();
         let all = each.join(",");
         assert_eq!(prints(&all, &["put", "cli/a", "1"], ""), "OK\n");
         assert_eq!(prints(&all, &["get", "cli/a"], ""), "cli/a\n1\n");

@@ -406,7 +406,7 @@ fn lease_lock_and_elect_work_from_the_command_line() {
     }
     run(async {
         let cluster = Cluster::start(1).await;
-        let endpoint = format!("--endpoints=127.0.0.1:{}", cluster.nodes[0].client_port);
+        let endpoint = format!("--endpoints={}", cluster.nodes[0].endpoint());
         let ctl = |words: &[&str]| {
             let mut command = Command::new(binary());
             command.arg(&endpoint).args(words);

@@ -29,7 +29,7 @@ fn a_restored_cluster_has_the_data_at_a_higher_revision_and_grows() {
         }
         let last = old.client(0).delete("snapshot/000").await.expect("a delete");
         let last = revision(last.header.as_ref());
-        let endpoint = format!("--endpoints=127.0.0.1:{}", old.nodes[0].client_port);
+        let endpoint = format!("--endpoints={}", old.nodes[0].endpoint());
         let saved = sinew(&["snapshot", "save", file, &endpoint]);
         assert_eq!((saved.status.code(), saved.output), (Some(0), format!("Snapshot saved at {file}\n")));
         let again = sinew(&["snapshot", "save", file, &endpoint]);
@@ -85,7 +85,7 @@ fn a_file_that_is_not_whole_is_never_restored() {
         let path = |name: &str| folder.path().join(name).to_str().expect("a path in UTF-8").to_owned();
         let cluster = Cluster::start(1).await;
         cluster.client(0).put("k", vec![7; 100_000]).await.expect("a put");
-        let endpoint = format!("--endpoints=127.0.0.1:{}", cluster.nodes[0].client_port);
+        let endpoint = format!("--endpoints={}", cluster.nodes[0].endpoint());
         let whole = path("whole");
         assert_eq!(sinew(&["snapshot", "save", &whole, &endpoint]).status.code(), Some(0));
         let bytes = fs::read(&whole).expect("the file");

@@ -149,7 +149,7 @@ fn upkeep_verbs_say_what_etcdctl_says() {
     run(async {
         let cluster = Cluster::start(3).await;
         cluster.client(0).put("k", "v").await.expect("a put");
-        let list: Vec<_> = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.client_port)).collect();
+        let list = cluster.endpoints();
         let endpoints = format!("--endpoints={}", list.join(","));
         let ctl = |words: &[&str]| {
             let mut command = Command::new(binary());

@@ -71,7 +71,7 @@ fn the_verb_prints_events_in_all_formats_runs_commands_and_reads_orders() {
     run(async {
         let cluster = Cluster::start(1).await;
         let client = cluster.client(0);
-        let endpoint = format!("127.0.0.1:{}", cluster.nodes[0].client_port);
+        let endpoint = cluster.nodes[0].endpoint();
         let first = revision(client.put("v/a", "1").await.expect("a put").header.as_ref());
         client.put("v/a", "2").await.expect("a put");
         client.delete("v/a").await.expect("a delete");
@@ -135,8 +135,7 @@ fn the_verb_goes_on_at_another_endpoint_without_a_gap_or_a_repetition() {
     }
     run(async {
         let mut cluster = Cluster::start(3).await;
-        let endpoints: Vec<String> =
-            cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.client_port)).collect();
+        let endpoints = cluster.endpoints();
         let verb = Verb::start(&endpoints.join(","), &["e/", "--prefix"]);
         let writer = cluster.client(2);
         // The watch is from now on: it is there when it shows something.
