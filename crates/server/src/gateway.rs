@@ -8,7 +8,7 @@ use base::{GroupId, LeaseId, Revision};
 use bytes::Bytes;
 use mvcc::{
     Command, Engine, Limits, Op, OpResult, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError,
-    StateHash, Txn,
+    StateHash, Txn, View,
 };
 use node::{Event, LeaseAsk, LeaseTimes, Reconfiguration, Request, Response, Uncertainty};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -172,19 +172,14 @@ impl Gateway {
     /// The keys attached to a lease, if it exists, and the revision at which they are.
     pub(crate) async fn attached(&self, id: LeaseId) -> Result<(Revision, Option<Vec<Bytes>>), Status> {
         self.read_point().await?;
-        let place = place_of(&self.context.large_reads, 1).await?;
-        let engine = Arc::clone(&self.context.engine);
-        let read = move || {
-            let view = engine.view();
-            let keys = match mvcc::lease(&*view, id)? {
-                Some(_) => Some(mvcc::attached(&*view, id, ANSWER_BYTES_MAX)?),
+        let read = move |view: &dyn View| {
+            let keys = match mvcc::lease(view, id)? {
+                Some(_) => Some(mvcc::attached(view, id, ANSWER_BYTES_MAX)?),
                 None => None,
             };
-            drop(place);
-            Ok((mvcc::state(&*view)?.revision, keys))
+            Ok((mvcc::state(view)?.revision, keys))
         };
-        let read = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
-        let (revision, keys) = read.map_err(|fault| errors::fault(&fault))?;
+        let (revision, keys) = self.read_apart(read).await?.map_err(|fault| errors::fault(&fault))?;
         match keys {
             Some(None) => Err(errors::answer_too_large()),
             Some(keys) => Ok((revision, keys)),
@@ -231,15 +226,7 @@ impl Gateway {
 
     /// Hashes the state at a revision; 0 or less is the latest. Reads everything.
     pub(crate) async fn hash(&self, revision: Revision) -> Result<StateHash, Status> {
-        let place = place_of(&self.context.large_reads, 1).await?;
-        let engine = Arc::clone(&self.context.engine);
-        let read = move || {
-            let hash = mvcc::hash(&*engine.view(), revision);
-            drop(place);
-            hash
-        };
-        let hash = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
-        hash.map_err(|error| read_error(&error))
+        self.read_apart(move |view| mvcc::hash(view, revision)).await?.map_err(|error| read_error(&error))
     }
 
     /// Hands leadership to the given node, or to whoever is best at it.
@@ -267,16 +254,24 @@ impl Gateway {
     }
 
     /// A read that may take long or return much: on a thread of its own, a few at a time.
-    async fn large_range(&self, request: RangeRequest) -> Result<Ranged, Status> {
+    pub(crate) async fn read_apart<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn View) -> T + Send + 'static,
+    ) -> Result<T, Status> {
         let place = place_of(&self.context.large_reads, 1).await?;
         let engine = Arc::clone(&self.context.engine);
         let read = move || {
-            let response = mvcc::range_whole(&*engine.view(), &request, ANSWER_BYTES_MAX);
+            let found = read(&*engine.view());
             // Held by the read itself: a client that goes away does not make room for another read beside it.
             drop(place);
-            response
+            found
         };
-        let response = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
+        tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())
+    }
+
+    async fn large_range(&self, request: RangeRequest) -> Result<Ranged, Status> {
+        let read = move |view: &dyn View| mvcc::range_whole(view, &request, ANSWER_BYTES_MAX);
+        let response = self.read_apart(read).await?;
         let response = response.map_err(|error| read_error(&error))?.ok_or_else(errors::answer_too_large)?;
         let bytes: usize = response.result.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
         let permit = self.permit(bytes).await?;
@@ -291,16 +286,8 @@ impl Gateway {
         }
     }
 
-    /// A read-only transaction that may take long or return much, like [`Self::large_range`].
     async fn large_txn(&self, txn: Txn) -> Result<Outcome, Status> {
-        let place = place_of(&self.context.large_reads, 1).await?;
-        let engine = Arc::clone(&self.context.engine);
-        let read = move || {
-            let outcome = mvcc::read_txn(&*engine.view(), &txn, ANSWER_BYTES_MAX);
-            drop(place);
-            outcome
-        };
-        let outcome = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
+        let outcome = self.read_apart(move |view| mvcc::read_txn(view, &txn, ANSWER_BYTES_MAX)).await?;
         outcome.map_err(|fault| errors::fault(&fault))
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use api::etcdserverpb as pb;
-use mvcc::{Chunk, RangeRequest, RangeStream};
+use mvcc::{Chunk, RangeRequest, RangeStream, View};
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
-use crate::gateway::{Gateway, place_of, read_error};
-use crate::{convert, errors, grpc};
+use crate::gateway::{Gateway, read_error};
+use crate::{convert, grpc};
 
 /// Pairs in the first chunk, so that the client has something soon.
 const FIRST_CHUNK_KEYS: usize = 10;
@@ -51,17 +51,12 @@ pub(crate) async fn start(
 
 /// Reads one chunk on a thread of its own.
 async fn read(gateway: &Gateway, stream: RangeStream, keys: usize) -> Result<(RangeStream, Option<Chunk>), Status> {
-    let permit = place_of(&gateway.context.large_reads, 1).await?;
-    let engine = Arc::clone(&gateway.context.engine);
     let bytes = gateway.context.max_request_bytes;
-    let read = move || {
+    let read = move |view: &dyn View| {
         let mut stream = stream;
-        let chunk = stream.chunk(&*engine.view(), keys, bytes);
-        drop(permit);
-        chunk.map(|chunk| (stream, chunk))
+        stream.chunk(view, keys, bytes).map(|chunk| (stream, chunk))
     };
-    let chunk = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
-    chunk.map_err(|error| read_error(&error))
+    gateway.read_apart(read).await?.map_err(|error| read_error(&error))
 }
 
 /// Header, `more` and `count` stand in the last chunk only.
