@@ -177,7 +177,7 @@ fn show(config: &Config) {
 fn trace(config: &Config, lines_max: usize) {
     let lines = sim::run(&Config { trace: true, ..config.clone() }).lines;
     for line in &lines[lines.len().saturating_sub(lines_max)..] {
-        println!("{:>5}.{:06} {}", line.at / 1_000_000, line.at % 1_000_000, line.text);
+        println!("{line}");
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! A run that fails can be made smaller, [`shrink`], and looked at, [`report_html`].
 //!
-//! Left out so far: membership changes (the node has no request for them yet), watches and leases, several groups.
+//! Left out so far: membership changes, watches and leases, several groups.
 //!
 //! Invariant: a run is a function of its configuration, byte for byte. The crate prints nothing.
 

@@ -57,16 +57,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, config: Config, report: Report) {
+    /// Adds a run.
+    pub fn add(&mut self, config: &Config, report: &Report) {
         self.runs += 1;
         self.simulated_us += report.simulated_us;
         self.counters.merge(&report.counters);
-        for (kind, (planned, had)) in report.effects {
-            let sum = self.effects.entry(kind).or_default();
+        for (kind, (planned, had)) in &report.effects {
+            let sum = self.effects.entry(*kind).or_default();
             *sum = (sum.0 + planned, sum.1 + had);
         }
-        if let Verdict::Failed(failure) = report.verdict {
-            self.failed.push((config, failure));
+        if let Verdict::Failed(failure) = &report.verdict {
+            self.failed.push((config.clone(), failure.clone()));
         }
     }
 }
@@ -96,7 +97,7 @@ pub fn soak(
         }
         drop(sender);
         while let Ok((config, report)) = results.recv() {
-            tally.add(config, report);
+            tally.add(&config, &report);
             if !each(&tally) {
                 break;
             }

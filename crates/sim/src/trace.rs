@@ -3,6 +3,8 @@
 //! Invariant: two runs with the same hash have done the same. Everything that happens is mixed in, with its time and
 //! its bytes; the lines are not, so tracing changes nothing.
 
+use std::fmt;
+
 /// One event in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
@@ -10,6 +12,12 @@ pub struct Line {
     pub at: u64,
     /// What happened.
     pub text: String,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:>5}.{:06} {}", self.at / 1_000_000, self.at % 1_000_000, self.text)
+    }
 }
 
 #[derive(Debug)]

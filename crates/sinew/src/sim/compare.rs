@@ -14,29 +14,7 @@ use crate::ctl::Failure;
 
 /// Arguments of `compare-protocols`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Each script is played in the simulator, in virtual time, with the code of the
-server: a quiet cluster under load, a fault of 8 seconds after 12, and what each
-protocol does about it. Times are medians over the seeds, counts are means.
-Messages and bytes are those between nodes until the first write is accepted
-again, or until the healing.
-Nothing here says which protocol is faster when all is well: there they are the
-same by construction.
-
-Scripts:
-  leader-crash               the leader's machine loses power
-  leader-isolated            the leader is cut off from everybody
-  one-way-cut                the leader can send, but hears nothing
-  partial-partition          the link between the leader and one follower is gone
-  quorum-loss                everybody reaches one node only, which is not the leader
-  constrained-election       the one node that reaches a quorum missed the last writes
-  lagging-preferred-leader   the leader dies before a preferred node that is back
-                             has caught up
-
-Examples:
-  sinew compare-protocols
-  sinew compare-protocols --faults leader-crash,one-way-cut --seeds 50
-  sinew compare-protocols --report protocols.html      the timelines side by side")]
+#[command(after_help = help())]
 pub(crate) struct CompareArgs {
     /// Which scripts [default: all]
     #[arg(long, value_name = "SCRIPT,...", value_delimiter = ',', value_parser = parse_script)]
@@ -55,6 +33,28 @@ pub(crate) struct CompareArgs {
     write_out: String,
 }
 
+fn help() -> String {
+    let script = |script: &Script| format!("  {:<26}{}\n", script.name(), script.story());
+    let scripts: String = Script::ALL.iter().map(script).collect();
+    format!(
+        "\
+Each script is played in the simulator, in virtual time, with the code of the
+server: a quiet cluster under load, a fault of 8 seconds after 12, and what each
+protocol does about it. Times are medians over the seeds, counts are means.
+Messages and bytes are those between nodes until the first write is accepted
+again, or until the healing.
+Nothing here says which protocol is faster when all is well: there they are the
+same by construction.
+
+Scripts:
+{scripts}
+Examples:
+  sinew compare-protocols
+  sinew compare-protocols --faults leader-crash,one-way-cut --seeds 50
+  sinew compare-protocols --report protocols.html      the timelines side by side"
+    )
+}
+
 fn parse_script(name: &str) -> Result<Script, String> {
     Script::from_name(name).ok_or_else(|| {
         let names: Vec<_> = Script::ALL.iter().map(|script| script.name()).collect();
@@ -68,7 +68,7 @@ fn parse_script(name: &str) -> Result<Script, String> {
 /// A check of the simulator failed in some run; the page cannot be written.
 pub(crate) fn run(arguments: &CompareArgs) -> Result<(), Failure> {
     let scripts = if arguments.faults.is_empty() { Script::ALL.to_vec() } else { arguments.faults.clone() };
-    let seeds: Vec<u64> = (arguments.seed..arguments.seed.saturating_add(arguments.seeds)).collect();
+    let seeds: Vec<u64> = super::seeds(arguments.seed, arguments.seeds).collect();
     let progress = progress(scripts.len() * Protocol::ALL.len() * seeds.len());
     let mut rows = Vec::new();
     let mut first_plays = Vec::new();

@@ -16,7 +16,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use kernel::Protocol;
 use serde_json::{Value, json};
-use sim::{Config, Counter, Counters, FailureKind, Line, Profile, Report, Verdict};
+use sim::{Config, Counter, Profile, Report, Tally};
 
 use crate::bench::args::parse_duration;
 use crate::ctl::Failure;
@@ -105,19 +105,15 @@ pub(crate) fn run(arguments: &SimArgs) -> Result<(), Failure> {
     let started = Instant::now();
     let mut batch = Batch::default();
     let mut shown = None;
-    for seed in arguments.seed..arguments.seed + arguments.seeds {
-        let config = config(arguments, seed);
+    for config in configs(arguments) {
         let report = sim::run(&config);
-        batch.add(seed, &report);
+        batch.add(&config, &report);
         progress.inc(1);
         if arguments.trace {
             print_lines(&report)?;
         }
-        let failed = report.verdict.failure().is_some();
-        if shown.is_none() || failed || batch.failures.is_empty() {
-            shown = Some((config, report));
-        }
-        if failed {
+        shown = Some((config, report));
+        if !batch.tally.failed.is_empty() {
             break;
         }
     }
@@ -129,7 +125,7 @@ pub(crate) fn run(arguments: &SimArgs) -> Result<(), Failure> {
         "json" => writeln!(out, "{}", batch.json())?,
         _ => out.write_all(batch.text(started.elapsed()).as_bytes())?,
     }
-    if batch.failures.is_empty() {
+    if batch.tally.failed.is_empty() {
         return Ok(());
     }
     if !arguments.no_shrink && arguments.write_out == "simple" {
@@ -138,16 +134,23 @@ pub(crate) fn run(arguments: &SimArgs) -> Result<(), Failure> {
     Err(Failure::Silent)
 }
 
-fn config(arguments: &SimArgs, seed: u64) -> Config {
-    let usual = Config::new(seed).with_profile(arguments.profile);
-    Config {
-        nodes: arguments.nodes.unwrap_or(usual.nodes),
-        protocol: arguments.protocol,
-        duration: arguments.duration,
-        trace: arguments.trace || arguments.report.is_some(),
-        defect: arguments.plant,
-        ..usual
-    }
+fn configs(arguments: &SimArgs) -> impl Iterator<Item = Config> {
+    seeds(arguments.seed, arguments.seeds).map(|seed| {
+        let usual = Config::new(seed).with_profile(arguments.profile);
+        Config {
+            nodes: arguments.nodes.unwrap_or(usual.nodes),
+            protocol: arguments.protocol,
+            duration: arguments.duration,
+            trace: arguments.trace,
+            defect: arguments.plant,
+            ..usual
+        }
+    })
+}
+
+/// So many seeds from the first; after the greatest number comes 0.
+fn seeds(first: u64, count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(move |step| first.wrapping_add(step))
 }
 
 fn progress(arguments: &SimArgs) -> ProgressBar {
@@ -161,7 +164,7 @@ fn progress(arguments: &SimArgs) -> ProgressBar {
 fn print_lines(report: &Report) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for line in &report.lines {
-        out.write_all(line_text(line).as_bytes())?;
+        writeln!(out, "{line}")?;
     }
     out.flush()
 }
@@ -183,47 +186,35 @@ fn write_history(path: &Path, history: &check::History) -> io::Result<()> {
     writer.finish()?.flush()
 }
 
-fn line_text(line: &Line) -> String {
-    format!("{:>5}.{:06} {}\n", line.at / 1_000_000, line.at % 1_000_000, line.text)
-}
-
 /// What several runs have met.
 #[derive(Default)]
 struct Batch {
-    runs: u64,
-    simulated_us: u64,
+    tally: Tally,
     trace_hash: u64,
-    counters: Counters,
-    failures: Vec<(u64, FailureKind, String)>,
 }
 
 impl Batch {
-    fn add(&mut self, seed: u64, report: &Report) {
-        self.runs += 1;
-        self.simulated_us += report.simulated_us;
+    fn add(&mut self, config: &Config, report: &Report) {
+        self.tally.add(config, report);
         self.trace_hash = self.trace_hash.rotate_left(7) ^ report.trace_hash;
-        self.counters.merge(&report.counters);
-        if let Verdict::Failed(failure) = &report.verdict {
-            self.failures.push((seed, failure.kind, failure.to_string()));
-        }
     }
 
     fn text(&self, took: Duration) -> String {
         let mut text = String::new();
         for counter in Counter::ALL {
-            text.push_str(&format!("{:>14}  {}\n", self.counters.get(*counter), counter.words()));
+            text.push_str(&format!("{:>14}  {}\n", self.tally.counters.get(*counter), counter.words()));
         }
-        let simulated = self.simulated_us as f64 / 1e6;
+        let simulated = self.tally.simulated_us as f64 / 1e6;
         let factor = simulated / took.as_secs_f64().max(1e-9);
         text.push_str(&format!(
             "\n{} runs, {simulated:.0} simulated seconds in {:.1} s ({factor:.0}x), trace {:016x}\n",
-            self.runs,
+            self.tally.runs,
             took.as_secs_f64(),
             self.trace_hash
         ));
-        match self.failures.first() {
+        match self.tally.failed.first() {
             None => text.push_str("every check held\n"),
-            Some((seed, _, detail)) => text.push_str(&format!("FAILED with seed {seed}: {detail}\n")),
+            Some((config, failure)) => text.push_str(&format!("FAILED with seed {}: {failure}\n", config.seed)),
         }
         text
     }
@@ -231,19 +222,17 @@ impl Batch {
     fn json(&self) -> Value {
         let counters: serde_json::Map<String, Value> = Counter::ALL
             .iter()
-            .map(|counter| (counter.words().to_owned(), self.counters.get(*counter).into()))
+            .map(|counter| (counter.words().to_owned(), self.tally.counters.get(*counter).into()))
             .collect();
-        let failures: Vec<Value> = self
-            .failures
-            .iter()
-            .map(|(seed, kind, detail)| json!({ "seed": seed, "kind": format!("{kind:?}"), "detail": detail }))
-            .collect();
+        let failed = self.tally.failed.iter().map(|(config, failure)| {
+            json!({ "seed": config.seed, "kind": format!("{:?}", failure.kind), "detail": failure.to_string() })
+        });
         json!({
-            "runs": self.runs,
-            "simulated_us": self.simulated_us,
+            "runs": self.tally.runs,
+            "simulated_us": self.tally.simulated_us,
             "trace": format!("{:016x}", self.trace_hash),
             "counters": counters,
-            "failures": failures,
+            "failures": failed.collect::<Vec<_>>(),
         })
     }
 }
@@ -260,6 +249,6 @@ fn shortest(config: &Config) -> String {
     let from = traced.lines.len().saturating_sub(LINES_MAX);
     let mut text = format!("\nthe shortest run found that fails as well: {}\n", shrunk.describe());
     text.push_str(&format!("its last events, of {}:\n", traced.lines.len()));
-    traced.lines[from..].iter().for_each(|line| text.push_str(&line_text(line)));
+    traced.lines[from..].iter().for_each(|line| text.push_str(&format!("{line}\n")));
     text
 }
