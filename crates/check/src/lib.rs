@@ -4,6 +4,7 @@
 //! nothing of how the store works; depends on no other crate of the project, so that a mistake cannot be in both.
 
 pub mod bank;
+mod changes;
 pub mod history;
 pub mod linearizable;
 pub mod list_append;
@@ -17,6 +18,7 @@ pub mod span;
 mod store;
 mod time;
 pub mod verdict;
+pub mod watch;
 pub mod write_skew;
 
 pub use history::{History, Operation, Outcome, Request, Response, Revision};
@@ -36,7 +38,8 @@ pub fn check(history: &History, property: Property, options: &Options) -> Verdic
         Property::LongFork => long_fork::check(history),
         Property::Session => session::check(history),
         Property::Snapshot => snapshot::check(history),
-        Property::Watch | Property::Lease | Property::Lock | Property::CrossPartition => {
+        Property::Watch => watch::check(history),
+        Property::Lease | Property::Lock | Property::CrossPartition => {
             Verdict::Undecided { why: format!("{property} is not checked yet") }
         }
     }

@@ -97,7 +97,11 @@ impl Store {
                 self.choose(txn, &mut path);
                 self.txn(txn, revision, &mut path.into_iter())
             }
-            Request::Compact(_) | Request::Watch(_) | Request::Lease(_) | Request::Lock(_) => Ok(Response::Compact {}),
+            Request::Lease(lease) => {
+                lease.ended().iter().for_each(|id| self.end(*id));
+                Ok(Response::Compact {})
+            }
+            Request::Compact(_) | Request::Watch(_) | Request::Lock(_) => Ok(Response::Compact {}),
         }
     }
 
@@ -129,6 +133,19 @@ impl Store {
             }
         }
         Response::DeleteRange { deleted: keys.len() as i64, prev_kvs }
+    }
+
+    /// A lease ends, and its keys with it.
+    fn end(&mut self, lease: i64) {
+        let attached = self.pairs.iter().filter(|(_, stored)| stored.lease == lease && lease != 0);
+        for key in attached.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.set(&key, None);
+        }
+    }
+
+    /// Keys that were written after `mark`, with what was there before.
+    pub(crate) fn changed_since(&self, mark: usize) -> &[(Bytes, Option<Stored>)] {
+        &self.journal[mark..]
     }
 
     /// Judges the compares of a transaction and of the nested ones on its path, before anything is written.
@@ -283,7 +300,7 @@ fn same_pair(range: &Range, expected: &KeyValue, got: &KeyValue) -> bool {
     expected == got
 }
 
-fn pair(key: &Bytes, stored: &Stored) -> KeyValue {
+pub(crate) fn pair(key: &Bytes, stored: &Stored) -> KeyValue {
     KeyValue {
         key: key.clone(),
         value: stored.value.clone(),

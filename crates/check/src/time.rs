@@ -2,7 +2,7 @@
 //!
 //! Invariant: only answers that were there strictly before count; operations that touch in time are concurrent.
 
-use crate::history::{Operation, Revision};
+use crate::history::{Operation, Response, Revision};
 
 /// The greatest revision of an earlier answer, and whose it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub(crate) fn floors(operations: &[Operation]) -> Vec<Option<Floor>> {
         .iter()
         .enumerate()
         .filter_map(|(at, operation)| Some((operation.returned?, operation.revision()?, at)))
+        .chain(operations.iter().enumerate().flat_map(|(at, operation)| delivered(at, operation)))
         .collect();
     answers.sort_unstable();
     let mut by_invocation: Vec<usize> = (0..operations.len()).collect();
@@ -34,4 +35,13 @@ pub(crate) fn floors(operations: &[Operation]) -> Vec<Option<Floor>> {
         floors[at] = floor;
     }
     floors
+}
+
+/// What a watch delivered was known from then on.
+fn delivered(at: usize, operation: &Operation) -> impl Iterator<Item = (u64, Revision, usize)> + '_ {
+    let batches = match operation.response() {
+        Some(Response::Watch { batches }) => &batches[..],
+        _ => &[],
+    };
+    batches.iter().filter_map(move |batch| Some((batch.at, batch.events.last()?.revision(), at)))
 }

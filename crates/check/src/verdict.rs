@@ -26,7 +26,7 @@ pub enum Property {
     Session,
     /// Reads of the past are exact, and refused only with reason.
     Snapshot,
-    /// Watches deliver everything once, in order. Not yet.
+    /// Watches deliver everything once, in order.
     Watch,
     /// Leases end neither early nor in parts. Not yet.
     Lease,
@@ -64,8 +64,9 @@ impl Property {
             | Self::WriteSkew
             | Self::LongFork
             | Self::Session
-            | Self::Snapshot => true,
-            Self::Watch | Self::Lease | Self::Lock | Self::CrossPartition => false,
+            | Self::Snapshot
+            | Self::Watch => true,
+            Self::Lease | Self::Lock | Self::CrossPartition => false,
         }
     }
 

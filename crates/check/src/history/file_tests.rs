@@ -6,7 +6,7 @@ use crate::history::{
     Op, Outcome, Put, Range, Request, Response, SortOrder, SortTarget, Txn, Watch, WatchBatch, Workload,
 };
 
-const HEADER: &str = r#"{"format":"sinew-history","version":1,"nodes":["one","two"],"start_revision":1,"numbering":"dense","workloads":[{"list_append":{"prefix":"list/"}},{"bank":{"prefix":"bank/","accounts":4,"total":100}},{"write_skew":{"prefix":"pair/"}},{"long_fork":{"prefix":"fork/"}}]}"#;
+const HEADER: &str = r#"{"format":"sinew-history","version":1,"nodes":["one","two"],"start_revision":1,"numbering":"dense","workloads":[{"list_append":{"prefix":"list/"}},{"bank":{"prefix":"bank/","accounts":4,"total":100}},{"write_skew":{"prefix":"pair/"}},{"long_fork":{"prefix":"fork/"}},{"fence":{"prefix":"fence/"}}]}"#;
 
 fn header() -> Header {
     let prefix = |text: &str| Bytes::from(text);
@@ -19,6 +19,7 @@ fn header() -> Header {
             Workload::Bank { prefix: prefix("bank/"), accounts: 4, total: 100 },
             Workload::WriteSkew { prefix: prefix("pair/") },
             Workload::LongFork { prefix: prefix("fork/") },
+            Workload::Fence { prefix: prefix("fence/") },
         ],
     }
 }
@@ -77,7 +78,13 @@ fn golden() -> Vec<(Operation, &'static str)> {
         Event::Put { kv: pair(), prev_kv: None },
         Event::Delete { key: key(), mod_revision: 5, prev_kv: Some(pair()) },
     ];
-    let batches = vec![WatchBatch { at: 15, revision: 5, events, compact_revision: 0 }];
+    let created = WatchBatch { at: 12, revision: 1, created: true, ..WatchBatch::default() };
+    let progress = WatchBatch { at: 16, revision: 7, ..WatchBatch::default() };
+    let compacted = WatchBatch { at: 17, compact_revision: 9, ..WatchBatch::default() };
+    let cancelled = WatchBatch { at: 17, cancelled: Some("no leader".to_owned()), ..WatchBatch::default() };
+    let filtered = Watch { key: key(), prev_kv: true, no_put: true, no_delete: true, ..Watch::default() };
+    let release = Lock::Release { key: Bytes::from("k/4d") };
+    let batches = vec![WatchBatch { at: 15, revision: 5, events, ..WatchBatch::default() }];
     vec![
         (
             operation(1, Request::Range(get), done(4, Response::Range { kvs: vec![pair()], more: false, count: 1 })),
@@ -110,6 +117,42 @@ fn golden() -> Vec<(Operation, &'static str)> {
         (
             operation(7, Request::Lease(Lease::Grant { id: 0, ttl: 5 }), done(4, Response::Lease { id: 77, ttl: 5 })),
             r#"{"id":7,"client":3,"node":1,"invoked":10,"returned":20,"request":{"lease":{"grant":{"id":0,"ttl":5}}},"outcome":{"done":{"revision":4,"response":{"lease":{"id":77,"ttl":5}}}}}"#,
+        ),
+        (
+            operation(
+                10,
+                Request::Watch(filtered),
+                done(7, Response::Watch { batches: vec![created, progress, compacted] }),
+            ),
+            r#"{"id":10,"client":3,"node":1,"invoked":10,"returned":20,"request":{"watch":{"key":"k","prev_kv":true,"no_put":true,"no_delete":true}},"outcome":{"done":{"revision":7,"response":{"watch":{"batches":[{"at":12,"revision":1,"created":true},{"at":16,"revision":7},{"at":17,"revision":0,"compact_revision":9}]}}}}}"#,
+        ),
+        (
+            operation(
+                11,
+                Request::Watch(Watch { key: key(), start_revision: 2, ..Watch::default() }),
+                done(0, Response::Watch { batches: vec![cancelled] }),
+            ),
+            r#"{"id":11,"client":3,"node":1,"invoked":10,"returned":20,"request":{"watch":{"key":"k","start_revision":2}},"outcome":{"done":{"revision":0,"response":{"watch":{"batches":[{"at":17,"revision":0,"cancelled":"no leader"}]}}}}}"#,
+        ),
+        (
+            operation(12, Request::Lease(Lease::KeepAlive { id: 77 }), done(4, Response::Lease { id: 77, ttl: 0 })),
+            r#"{"id":12,"client":3,"node":1,"invoked":10,"returned":20,"request":{"lease":{"keep_alive":{"id":77}}},"outcome":{"done":{"revision":4,"response":{"lease":{"id":77,"ttl":0}}}}}"#,
+        ),
+        (
+            operation(13, Request::Lease(Lease::TimeToLive { id: 77 }), done(4, Response::Lease { id: 77, ttl: -1 })),
+            r#"{"id":13,"client":3,"node":1,"invoked":10,"returned":20,"request":{"lease":{"time_to_live":{"id":77}}},"outcome":{"done":{"revision":4,"response":{"lease":{"id":77,"ttl":-1}}}}}"#,
+        ),
+        (
+            operation(
+                14,
+                Request::Lease(Lease::Expire { ids: vec![77, 78] }),
+                done(8, Response::Lease { id: 0, ttl: 0 }),
+            ),
+            r#"{"id":14,"client":3,"node":1,"invoked":10,"returned":20,"request":{"lease":{"expire":{"ids":[77,78]}}},"outcome":{"done":{"revision":8,"response":{"lease":{"id":0,"ttl":0}}}}}"#,
+        ),
+        (
+            operation(15, Request::Lock(release), done(9, Response::Lock { key: Bytes::from("k/4d"), token: 6 })),
+            r#"{"id":15,"client":3,"node":1,"invoked":10,"returned":20,"request":{"lock":{"release":{"key":"k/4d"}}},"outcome":{"done":{"revision":9,"response":{"lock":{"key":"k/4d","token":6}}}}}"#,
         ),
         (
             operation(

@@ -90,6 +90,11 @@ pub enum Workload {
         /// What its keys begin with.
         prefix: Bytes,
     },
+    /// Keys that only holders of a lock write: values are their fencing tokens, decimal numbers, and never fall.
+    Fence {
+        /// What its keys begin with.
+        prefix: Bytes,
+    },
 }
 
 /// One request and what became of it.

@@ -26,11 +26,11 @@ pub enum Request {
     Txn(Txn),
     /// Raises the compaction floor.
     Compact(Compact),
-    /// One watch, from its creation to its end; the response has what was delivered. Recorded, not judged yet.
+    /// One watch, from its creation to its end; the response has what was delivered.
     Watch(Watch),
-    /// A request about a lease. Recorded, not judged yet.
+    /// A request about a lease.
     Lease(Lease),
-    /// A request about a lock. Recorded, not judged yet.
+    /// A request about a lock. What the recipe behind it asks of the store is recorded by itself.
     Lock(Lock),
 }
 
@@ -191,6 +191,17 @@ pub struct Txn {
 }
 
 impl Txn {
+    /// Adds the keys that it may attach to a lease.
+    pub(crate) fn attached<'a>(&'a self, keys: &mut std::collections::BTreeSet<&'a Bytes>) {
+        for op in self.success.iter().chain(&self.failure) {
+            match op {
+                Op::Put(put) if put.lease != 0 => drop(keys.insert(&put.key)),
+                Op::Txn(nested) => nested.attached(keys),
+                Op::Put(_) | Op::Range(_) | Op::DeleteRange(_) => {}
+            }
+        }
+    }
+
     /// Whether no list of it can write.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
@@ -239,6 +250,23 @@ impl Request {
             }
             Self::Compact(_) | Self::Watch(_) | Self::Lease(_) | Self::Lock(_) => Vec::new(),
         }
+    }
+
+    /// The keys that it may attach to a lease.
+    pub(crate) fn attached(&self) -> std::collections::BTreeSet<&Bytes> {
+        let mut keys = std::collections::BTreeSet::new();
+        match self {
+            Self::Put(put) if put.lease != 0 => drop(keys.insert(&put.key)),
+            Self::Txn(txn) => txn.attached(&mut keys),
+            Self::Put(_)
+            | Self::Range(_)
+            | Self::DeleteRange(_)
+            | Self::Compact(_)
+            | Self::Watch(_)
+            | Self::Lease(_)
+            | Self::Lock(_) => {}
+        }
+        keys
     }
 
     /// Whether it can change keys.
@@ -349,6 +377,12 @@ pub struct Watch {
     /// Deliver the pair before each event.
     #[serde(skip_serializing_if = "is_default")]
     pub prev_kv: bool,
+    /// Leave out puts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_put: bool,
+    /// Leave out deletes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_delete: bool,
 }
 
 /// A request about a lease.
@@ -372,6 +406,29 @@ pub enum Lease {
         /// Its number.
         id: i64,
     },
+    /// Ask how much it has left.
+    TimeToLive {
+        /// Its number.
+        id: i64,
+    },
+    /// The store ended these by itself, at one revision, because their time was up. Nobody asks for it: it is recorded
+    /// by whoever can see inside, and there is a record of every such end if there is one of any.
+    Expire {
+        /// Their numbers.
+        ids: Vec<i64>,
+    },
+}
+
+impl Lease {
+    /// The leases that it ends, and their keys with them.
+    #[must_use]
+    pub fn ended(&self) -> &[i64] {
+        match self {
+            Self::Revoke { id } => std::slice::from_ref(id),
+            Self::Expire { ids } => ids,
+            Self::Grant { .. } | Self::KeepAlive { .. } | Self::TimeToLive { .. } => &[],
+        }
+    }
 }
 
 /// A request about a lock.

@@ -108,7 +108,7 @@ pub enum Response {
     Lock {
         /// The holder's key.
         key: Bytes,
-        /// The fencing token: the create revision of that key.
+        /// The fencing token: the create revision of that key. In the answer to a release 0, if it was gone already.
         token: Revision,
     },
 }
@@ -121,12 +121,27 @@ pub struct WatchBatch {
     pub at: u64,
     /// The revision in the header.
     pub revision: Revision,
-    /// What happened; empty for progress.
+    /// Set in the first answer: the watch stands.
+    #[serde(skip_serializing_if = "is_default")]
+    pub created: bool,
+    /// What happened. A batch without events that is neither creation nor end tells progress: everything up to its
+    /// revision has been delivered. What was split into fragments is one batch.
     #[serde(skip_serializing_if = "is_default")]
     pub events: Vec<Event>,
-    /// Set when the watch was cancelled for being too old.
+    /// Set when the server ended the watch because it needs history below this floor.
     #[serde(skip_serializing_if = "is_default")]
     pub compact_revision: Revision,
+    /// Set when the server ended the watch for another reason: its words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<String>,
+}
+
+impl WatchBatch {
+    /// Whether the server ended the watch with it.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.compact_revision != 0 || self.cancelled.is_some()
+    }
 }
 
 /// One change.
@@ -152,6 +167,33 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prev_kv: Option<KeyValue>,
     },
+}
+
+impl Event {
+    /// The key that changed.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { kv, .. } => &kv.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// The revision that changed it.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put { kv, .. } => kv.mod_revision,
+            Self::Delete { mod_revision, .. } => *mod_revision,
+        }
+    }
+
+    /// The pair before, if it was delivered.
+    #[must_use]
+    pub fn before(&self) -> Option<&KeyValue> {
+        let (Self::Put { prev_kv, .. } | Self::Delete { prev_kv, .. }) = self;
+        prev_kv.as_ref()
+    }
 }
 
 impl Response {

@@ -3,6 +3,7 @@
 //! Invariant: a step accepts every answer that a correct store could give in that state, and as few others as possible.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::state::State;
 use crate::history::{
@@ -23,7 +24,9 @@ pub(super) struct Step<'a> {
 /// Keys that are judged together, and the operations on them.
 pub(super) struct Group<'a> {
     keys: BTreeSet<&'a Bytes>,
-    /// Whether there is no other group.
+    /// Keys that are judged nowhere.
+    leased: Rc<BTreeSet<&'a Bytes>>,
+    /// Whether there is no other key.
     is_whole: bool,
     /// Answered operations by invocation.
     pub(super) answered: Vec<Step<'a>>,
@@ -44,7 +47,8 @@ pub(super) fn split(history: &History, whole_max: usize) -> Vec<Group<'_>> {
             add_keys(response, &mut keys);
         }
     }
-    let keys: Vec<&Bytes> = keys.into_iter().collect();
+    let leased = Rc::new(leased(history));
+    let keys: Vec<&Bytes> = keys.into_iter().filter(|key| !leased.contains(key)).collect();
     let mut leader: Vec<usize> = (0..keys.len()).collect();
     if history.operations.len() <= whole_max {
         leader.fill(0);
@@ -58,7 +62,8 @@ pub(super) fn split(history: &History, whole_max: usize) -> Vec<Group<'_>> {
     }
     let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
     for (at, key) in keys.iter().enumerate() {
-        let group = Group { keys: BTreeSet::new(), is_whole: false, answered: Vec::new(), unknown: Vec::new() };
+        let (leased, answered, unknown) = (Rc::clone(&leased), Vec::new(), Vec::new());
+        let group = Group { keys: BTreeSet::new(), leased, is_whole: false, answered, unknown };
         groups.entry(find(&mut leader, at)).or_insert(group).keys.insert(key);
     }
     for operation in &history.operations {
@@ -68,13 +73,18 @@ pub(super) fn split(history: &History, whole_max: usize) -> Vec<Group<'_>> {
         }
     }
     let mut groups: Vec<Group<'_>> = groups.into_values().collect();
-    let is_whole = groups.len() == 1;
+    let is_whole = groups.len() == 1 && leased.is_empty();
     for group in &mut groups {
         group.is_whole = is_whole;
         group.answered.sort_by_key(|step| (step.invoked, step.id));
         group.unknown.sort_by_key(|step| (step.invoked, step.id));
     }
     groups
+}
+
+/// Keys that were ever attached to a lease: they go when nobody asks for it.
+fn leased(history: &History) -> BTreeSet<&Bytes> {
+    history.operations.iter().flat_map(|operation| operation.request.attached()).collect()
 }
 
 fn find(leader: &mut [usize], mut at: usize) -> usize {
@@ -132,8 +142,8 @@ impl<'a> Group<'a> {
                 self.run_branch(state, txn, &mut path.into_iter(), answer)
             }
             Request::Range(range) => self.run_range(state, range, answer),
-            Request::Put(put) => run_put(state, put, answer),
-            Request::DeleteRange(delete) => run_delete(state, delete, answer),
+            Request::Put(put) => self.run_put(state, put, answer),
+            Request::DeleteRange(delete) => self.run_delete(state, delete, answer),
             Request::Compact(_) | Request::Watch(_) | Request::Lease(_) | Request::Lock(_) => true,
         }
     }
@@ -211,8 +221,8 @@ impl<'a> Group<'a> {
             let answer = responses.map(|responses| &responses[at]);
             let is_possible = match op {
                 Op::Range(range) => self.run_range(state, range, answer),
-                Op::Put(put) => run_put(state, put, answer),
-                Op::DeleteRange(delete) => run_delete(state, delete, answer),
+                Op::Put(put) => self.run_put(state, put, answer),
+                Op::DeleteRange(delete) => self.run_delete(state, delete, answer),
                 Op::Txn(nested) => self.run_branch(state, nested, path, answer),
             };
             if !is_possible {
@@ -256,36 +266,43 @@ impl<'a> Group<'a> {
     fn is_all_ours(&self, span: &Span<'_>, kvs: &[KeyValue]) -> bool {
         matches!(span, Span::Key(_)) || (self.is_whole && kvs.iter().all(|pair| self.keys.contains(&pair.key)))
     }
-}
 
-fn run_put(state: &mut State, put: &Put, answer: Option<&Response>) -> bool {
-    let old = state.get(&put.key).cloned();
-    if (put.ignore_value || put.ignore_lease) && old.is_none() {
-        // Refused: an unknown one did nothing, an acknowledged one cannot be.
-        return answer.is_none();
-    }
-    let (old_value, old_version) = old.clone().unwrap_or_default();
-    let value = if put.ignore_value { old_value } else { put.value.clone() };
-    state.set(&put.key, Some((value, old_version + 1)));
-    match answer {
-        Some(Response::Put { prev_kv }) if put.prev_kv => {
-            prev_kv.as_ref().map(|pair| (pair.value.clone(), pair.version)) == old
+    fn run_put(&self, state: &mut State, put: &Put, answer: Option<&Response>) -> bool {
+        if self.leased.contains(&put.key) {
+            return true;
         }
-        _ => true,
+        let old = state.get(&put.key).cloned();
+        if (put.ignore_value || put.ignore_lease) && old.is_none() {
+            // Refused: an unknown one did nothing, an acknowledged one cannot be.
+            return answer.is_none();
+        }
+        let (old_value, old_version) = old.clone().unwrap_or_default();
+        let value = if put.ignore_value { old_value } else { put.value.clone() };
+        state.set(&put.key, Some((value, old_version + 1)));
+        match answer {
+            Some(Response::Put { prev_kv }) if put.prev_kv => {
+                prev_kv.as_ref().map(|pair| (pair.value.clone(), pair.version)) == old
+            }
+            _ => true,
+        }
     }
-}
 
-fn run_delete(state: &mut State, delete: &DeleteRange, answer: Option<&Response>) -> bool {
-    let gone = state.keys(&Span::new(&delete.key, &delete.range_end));
-    let prev_kvs: &[KeyValue] = match answer {
-        Some(Response::DeleteRange { deleted, prev_kvs }) if *deleted == gone.len() as i64 => prev_kvs,
-        Some(_) => return false,
-        None => &[],
-    };
-    let same = |pair: &KeyValue| state.get(&pair.key).is_some_and(|old| *old == (pair.value.clone(), pair.version));
-    if !prev_kvs.iter().all(same) {
-        return false;
+    fn run_delete(&self, state: &mut State, delete: &DeleteRange, answer: Option<&Response>) -> bool {
+        let span = Span::new(&delete.key, &delete.range_end);
+        let gone = state.keys(&span);
+        let is_all_ours = !self.leased.iter().any(|key| span.contains(key));
+        let prev_kvs: &[KeyValue] = match answer {
+            Some(Response::DeleteRange { deleted, prev_kvs }) if !is_all_ours || *deleted == gone.len() as i64 => {
+                prev_kvs
+            }
+            Some(_) => return false,
+            None => &[],
+        };
+        let same = |pair: &KeyValue| state.get(&pair.key).is_some_and(|old| *old == (pair.value.clone(), pair.version));
+        if !prev_kvs.iter().filter(|pair| !self.leased.contains(&pair.key)).all(same) {
+            return false;
+        }
+        gone.iter().for_each(|key| state.set(key, None));
+        true
     }
-    gone.iter().for_each(|key| state.set(key, None));
-    true
 }

@@ -25,7 +25,9 @@ pub fn check(history: &History) -> Verdict {
         .iter()
         .filter_map(|workload| match workload {
             Workload::ListAppend { prefix } => Some(prefix),
-            Workload::Bank { .. } | Workload::WriteSkew { .. } | Workload::LongFork { .. } => None,
+            Workload::Bank { .. } | Workload::WriteSkew { .. } | Workload::LongFork { .. } | Workload::Fence { .. } => {
+                None
+            }
         })
         .collect();
     match judge(history, &prefixes) {

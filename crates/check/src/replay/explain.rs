@@ -22,7 +22,7 @@ impl Search<'_> {
                 let is_free = |unknown: &&usize| !self.unknowns[**unknown].is_placed;
                 self.candidates[&item.revision].iter().filter(is_free).map(|unknown| Some(*unknown)).collect()
             }
-            Event::Seen | Event::Write(_) | Event::Answer(_) | Event::Past(..) => vec![None],
+            Event::Seen | Event::Write(_) | Event::Ended(_) | Event::Answer(_) | Event::Past(..) => vec![None],
         };
         let mut found = Vec::new();
         let base = self.decisions.len();
@@ -130,7 +130,7 @@ impl Search<'_> {
                 let facts = self.timeline.facts.get(&item.revision).into_iter().flatten();
                 facts.filter_map(missing).max().unwrap_or(0)
             }
-            Event::Answer(_) | Event::Past(..) => 0,
+            Event::Ended(_) | Event::Answer(_) | Event::Past(..) => 0,
         }
     }
 

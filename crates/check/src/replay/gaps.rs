@@ -119,6 +119,8 @@ impl<'a> Search<'a> {
                     }
                     is_hidden = true;
                 }
+                // Perhaps the key goes with its lease.
+                Event::Ended(_) => return true,
                 // Whatever the answer shows came after a put that hides what was before it.
                 Event::Answer(operation) => return is_hidden || !self.shows(operation, key),
                 Event::Past(_, range, _) => return is_hidden || range.key != *key || !range.range_end.is_empty(),

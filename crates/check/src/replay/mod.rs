@@ -14,9 +14,9 @@ mod explain;
 mod gaps;
 mod search;
 mod slots;
-mod timeline;
+pub(crate) mod timeline;
 
-use crate::history::{History, Level, Numbering, Request, Txn};
+use crate::history::{History, Lease, Level, Numbering, Operation, Request};
 use crate::time::{Floor, floors};
 use crate::verdict::{Impossible, Options, Verdict};
 use search::Search;
@@ -25,8 +25,10 @@ use timeline::Timeline;
 /// Judges `history`.
 #[must_use]
 pub fn check(history: &History, options: &Options) -> Verdict {
-    if let Some(operation) = history.operations.iter().find(|operation| has_lease(&operation.request)) {
-        let why = format!("operation {} is about a lease or lock, which the replay cannot follow yet", operation.id);
+    let numbering = options.numbering.unwrap_or(history.header.numbering);
+    let is_dense = numbering == Numbering::Dense;
+    if let Some(operation) = history.operations.iter().find(|operation| cannot_be_followed(operation, is_dense)) {
+        let why = format!("operation {} is about a lease that may end unseen, which cannot be followed", operation.id);
         return Verdict::Undecided { why };
     }
     let floors = floors(&history.operations);
@@ -37,8 +39,6 @@ pub fn check(history: &History, options: &Options) -> Verdict {
         Ok(timeline) => timeline,
         Err(impossible) => return impossible.into(),
     };
-    let numbering = options.numbering.unwrap_or(history.header.numbering);
-    let is_dense = numbering == Numbering::Dense;
     // The quick way almost always finds an explanation; only the thorough one can say that there is none.
     let search = |is_thorough| match Search::new(history, &timeline, &floors, options, is_thorough) {
         Ok(search) => search.run(is_dense),
@@ -48,28 +48,19 @@ pub fn check(history: &History, options: &Options) -> Verdict {
     if verdict.is_possible() { verdict } else { search(true) }
 }
 
-fn has_lease(request: &Request) -> bool {
-    match request {
-        Request::Lease(_) | Request::Lock(_) => true,
-        Request::Put(put) => put.lease != 0,
-        Request::Txn(txn) => txn_has_lease(txn),
-        Request::Range(_) | Request::DeleteRange(_) | Request::Compact(_) | Request::Watch(_) => false,
+/// A lease ends when its time is up. Whoever numbers densely has recorded that; else nobody knows of it.
+fn cannot_be_followed(operation: &Operation, is_dense: bool) -> bool {
+    match &operation.request {
+        Request::Lease(lease) if !lease.ended().is_empty() => !is_dense || operation.is_unknown(),
+        request => !is_dense && !request.attached().is_empty(),
     }
-}
-
-fn txn_has_lease(txn: &Txn) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match op {
-        crate::history::Op::Put(put) => put.lease != 0,
-        crate::history::Op::Txn(nested) => txn_has_lease(nested),
-        crate::history::Op::Range(_) | crate::history::Op::DeleteRange(_) => false,
-    })
 }
 
 /// A strict answer has a revision at least, and a write a revision above, all that were known before it was asked.
 fn check_time(history: &History, floors: &[Option<Floor>]) -> Result<(), Impossible> {
     for (operation, floor) in history.operations.iter().zip(floors) {
         let (Some(revision), Some(floor)) = (operation.revision(), floor) else { continue };
-        if operation.request.level() != Level::Strict || matches!(operation.request, Request::Watch(_)) {
+        if operation.request.level() != Level::Strict || !is_one_moment(&operation.request) {
             continue;
         }
         let modified = timeline::modifies(operation);
@@ -84,4 +75,14 @@ fn check_time(history: &History, floors: &[Option<Floor>]) -> Result<(), Impossi
         }
     }
     Ok(())
+}
+
+/// Whether the revision of an answer is that of one moment between the request and the answer. A watch answers all its
+/// life long, a lease's clock is asked whatever the state is, a lock is several requests.
+fn is_one_moment(request: &Request) -> bool {
+    match request {
+        Request::Watch(_) | Request::Lock(_) => false,
+        Request::Lease(lease) => matches!(lease, Lease::Grant { .. } | Lease::Revoke { .. }),
+        Request::Range(_) | Request::Put(_) | Request::DeleteRange(_) | Request::Txn(_) | Request::Compact(_) => true,
+    }
 }

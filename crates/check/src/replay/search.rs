@@ -288,6 +288,7 @@ impl<'a> Search<'a> {
     fn judge(&mut self, item: &Item<'a>) -> Result<(), Impossible> {
         match item.event {
             Event::Write(operation) => self.judge_answer(operation, item.revision, true),
+            Event::Ended(operation) => self.judge_end(operation, item.revision),
             Event::Answer(operation) => self.judge_answer(operation, item.revision, false),
             Event::Past(operation, range, response) => self.judge_past(operation, item.revision, range, response),
             Event::Seen => {
@@ -316,6 +317,20 @@ impl<'a> Search<'a> {
             return Err(self.wrong(operation, revision, &answer.response, got));
         }
         if modifies { self.judge_facts(revision) } else { Ok(()) }
+    }
+
+    /// Keys that go with their lease take a revision, which nobody else has.
+    fn judge_end(&mut self, at: usize, revision: Revision) -> Result<(), Impossible> {
+        let operation = &self.history.operations[at];
+        let ended = self.store.apply(&operation.request, revision);
+        let other = self.timeline.writers.get(&revision).filter(|writer| **writer != at);
+        match other {
+            Some(other) if ended.is_ok_and(|answer| answer.modified) => {
+                let reason = format!("a lease ended with its keys at revision {revision}, which another write has");
+                Err(Impossible::new(reason, [operation.id, self.history.operations[*other].id]))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn judge_past(&self, at: usize, revision: Revision, range: &Range, got: &Response) -> Result<(), Impossible> {
@@ -353,6 +368,8 @@ impl<'a> Search<'a> {
                 maker.map_or_else(Vec::new, |unknown| self.unknowns[*unknown].spans.clone())
             }
             Event::Past(_, range, _) => vec![Span::new(&range.key, &range.range_end)],
+            // Which keys hang on a lease is not known before the replay.
+            Event::Ended(_) => Vec::new(),
             Event::Write(operation) | Event::Answer(operation) => self.history.operations[operation].request.spans(),
         }
     }
@@ -370,7 +387,7 @@ impl<'a> Search<'a> {
                 is_plain_put(&self.history.operations[operation].request)
                     && !facts.into_iter().flatten().any(|fact| fact.version.is_some())
             }
-            Event::Seen | Event::Answer(_) | Event::Past(..) => false,
+            Event::Seen | Event::Ended(_) | Event::Answer(_) | Event::Past(..) => false,
         }
     }
 
@@ -425,7 +442,7 @@ pub(super) fn only_key<'a>(spans: &[Span<'a>]) -> Option<&'a Bytes> {
 pub(super) fn until(item: &Item<'_>) -> Revision {
     match item.event {
         Event::Write(_) | Event::Seen => item.revision - 1,
-        Event::Answer(_) | Event::Past(..) => item.revision,
+        Event::Ended(_) | Event::Answer(_) | Event::Past(..) => item.revision,
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) enum Event<'a> {
     Write(usize),
     /// A write whose acknowledgement nobody got: somebody saw what it wrote.
     Seen,
+    /// Leases that ended, with keys or without.
+    Ended(usize),
     /// An answer that changed nothing.
     Answer(usize),
     /// A read of the past, on its own or in a transaction.
@@ -92,10 +94,11 @@ impl<'a> Timeline<'a> {
             timeline.add(history, at, operation)?;
         }
         timeline.check_facts(history)?;
+        timeline.add_ends();
         let seen = timeline.facts.keys().filter(|revision| !timeline.writers.contains_key(revision));
         let seen: Vec<Item<'_>> = seen.map(|revision| Item { revision: *revision, event: Event::Seen }).collect();
         timeline.items.extend(seen);
-        timeline.items.sort_by_key(|item| (item.revision, item.event.is_read()));
+        timeline.items.sort_by_key(|item| (item.revision, item.event.rank()));
         Ok(timeline)
     }
 
@@ -103,6 +106,7 @@ impl<'a> Timeline<'a> {
         let (Some(revision), Some(response)) = (operation.revision(), operation.response()) else { return Ok(()) };
         self.revision_max = self.revision_max.max(revision);
         let event = match &operation.request {
+            Request::Lease(lease) if !lease.ended().is_empty() => Event::Ended(at),
             Request::Watch(_) | Request::Lease(_) | Request::Lock(_) | Request::Compact(_) => return Ok(()),
             Request::Range(range) => {
                 self.add_range(at, range, response);
@@ -207,6 +211,18 @@ impl<'a> Timeline<'a> {
         }
     }
 
+    /// The answer to the end of a lease does not say whether there were keys. If nobody else has made its revision, it
+    /// has.
+    fn add_ends(&mut self) {
+        for item in &self.items {
+            if let Event::Ended(at) = item.event
+                && !self.facts.contains_key(&item.revision)
+            {
+                self.writers.entry(item.revision).or_insert(at);
+            }
+        }
+    }
+
     fn check_facts(&self, history: &History) -> Result<(), Impossible> {
         for (revision, facts) in &self.facts {
             for (at, fact) in facts.iter().enumerate() {
@@ -234,16 +250,18 @@ impl<'a> Timeline<'a> {
 }
 
 impl Event<'_> {
-    const fn is_read(&self) -> bool {
+    /// The order of what has one revision. Leases without keys end after the write whose revision they show.
+    const fn rank(&self) -> u8 {
         match self {
-            Self::Write(_) | Self::Seen => false,
-            Self::Answer(_) | Self::Past(..) => true,
+            Self::Write(_) | Self::Seen => 0,
+            Self::Ended(_) => 1,
+            Self::Answer(_) | Self::Past(..) => 2,
         }
     }
 }
 
 /// Whether an acknowledged operation says that it changed something.
-pub(super) fn modifies(operation: &Operation) -> bool {
+pub(crate) fn modifies(operation: &Operation) -> bool {
     operation.response().is_some_and(response_modifies)
 }
 

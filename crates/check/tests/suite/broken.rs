@@ -20,6 +20,8 @@ macro_rules! broken {
     )*};
 }
 
+pub(crate) use broken;
+
 fn bank() -> Build {
     Build::dense().with(Workload::Bank { prefix: "bank/".into(), accounts: 2, total: 10 })
 }

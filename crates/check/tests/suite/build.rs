@@ -3,8 +3,8 @@
 use std::ops::Range as Times;
 
 use check::history::{
-    Bytes, Compact, CompareTarget, DeleteRange, Header, History, KeyValue, Level, Numbering, Op, Operation, Outcome,
-    Put, Range, Request, Response, Txn, Workload,
+    Bytes, Compact, CompareTarget, DeleteRange, Header, History, KeyValue, Lease, Level, Numbering, Op, Operation,
+    Outcome, Put, Range, Request, Response, Txn, Workload,
 };
 use check::{Options, Property, Verdict, check};
 
@@ -122,6 +122,27 @@ impl Build {
 
     pub(crate) fn compact(&mut self, times: Times<u64>, revision: i64, to: i64) -> &mut Operation {
         self.done(times, revision, Request::Compact(Compact { revision: to }), Response::Compact {})
+    }
+
+    pub(crate) fn grant(&mut self, times: Times<u64>, id: i64, ttl: i64) -> &mut Operation {
+        self.done(times, 1, Request::Lease(Lease::Grant { id, ttl }), Response::Lease { id, ttl })
+    }
+
+    /// The store ended these leases by itself.
+    pub(crate) fn expired(&mut self, times: Times<u64>, revision: i64, ids: &[i64]) -> &mut Operation {
+        let response = Response::Lease { id: 0, ttl: 0 };
+        self.done(times, revision, Request::Lease(Lease::Expire { ids: ids.to_vec() }), response)
+    }
+
+    pub(crate) fn leased_put(
+        &mut self,
+        times: Times<u64>,
+        revision: i64,
+        key: &str,
+        value: &str,
+        lease: i64,
+    ) -> &mut Operation {
+        self.done(times, revision, Request::Put(Put { lease, ..put(key, value) }), PUT)
     }
 
     /// A compare-and-swap on the revision of `key`.

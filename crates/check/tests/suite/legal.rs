@@ -22,6 +22,8 @@ macro_rules! legal {
     )*};
 }
 
+pub(crate) use legal;
+
 /// Builds a history of lists, whose revisions are made up.
 macro_rules! legal_lists {
     ($($name:ident: |$history:ident| $body:block)*) => {$(

@@ -11,3 +11,4 @@ mod model;
 mod mutation;
 mod random;
 mod speed;
+mod watches;

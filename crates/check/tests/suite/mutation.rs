@@ -37,7 +37,10 @@ fn generated_histories_are_possible() {
                 }
             }
         }
-        let idle: Vec<_> = all_judged.iter().filter(|(_, judged)| **judged == 0).collect();
+        // The generator has clients that ask and wait. Watches, leases and locks are the simulator's.
+        let not_generated = [Property::Watch, Property::Lease, Property::Lock];
+        let idle = all_judged.iter().filter(|(property, judged)| **judged == 0 && !not_generated.contains(property));
+        let idle: Vec<_> = idle.collect();
         assert!(idle.is_empty(), "nothing was judged: {idle:?}");
         assert!(undecided.len() <= undecided_max, "{shape:?}: {undecided:#?}");
     }
