@@ -91,6 +91,8 @@ pub fn read_texts(root: &Path) -> Result<Vec<(PathBuf, String)>, String> {
                     folders.push(path);
                 }
             } else if name != "Cargo.lock"
+                // In a second work tree this is a file that names the first.
+                && name != ".git"
                 && let Ok(text) = fs::read_to_string(&path)
             {
                 let relative = path.strip_prefix(root).expect("walked from the root").to_path_buf();
