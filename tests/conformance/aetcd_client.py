@@ -7,6 +7,9 @@ import asyncio
 import sys
 
 import aetcd
+import aetcd.rpc
+
+from answers import AsyncRecorder, paused, show
 
 CHECKS = 0
 
@@ -85,10 +88,14 @@ async def concurrent_increments(clients):
             if done:
                 return
 
-    await asyncio.gather(*(increment(clients[at % len(clients)]) for at in range(30)))
+    with paused():
+        await asyncio.gather(*(increment(clients[at % len(clients)]) for at in range(30)))
     same("increments", b"30", (await clients[0].get(b"aio/counter")).value)
-    await asyncio.gather(*(clients[at % len(clients)].put(b"aio/p/%03d" % at, b"x") for at in range(300)))
-    same("300 puts at once", 300, len(list(await clients[1].get_prefix(b"aio/p/"))))
+    with paused():
+        await asyncio.gather(*(clients[at % len(clients)].put(b"aio/p/%03d" % at, b"x") for at in range(300)))
+        written = list(await clients[1].get_prefix(b"aio/p/"))
+    same("300 puts at once", 300, len(written))
+    show("their revisions", sorted(pair.mod_revision for pair in written))
 
 
 async def errors(client):
@@ -110,6 +117,7 @@ async def watches(client, peer):
     await client.delete(b"aio/w/a")
     seen = []
     async for event in watch:
+        show(f"event {event.kind}", event)
         seen.append((str(event.kind), event.kv.key, event.kv.value, event.prev_kv and event.prev_kv.value))
         if len(seen) == 3:
             break
@@ -122,13 +130,20 @@ async def watches(client, peer):
 
 
 async def cluster(client):
-    members = [member async for member in client.members()]
+    # Members come in the order of their ids, which are random.
+    with paused():
+        members = [member async for member in client.members()]
+        status = await client.status()
+    for name in sorted(member.name for member in members):
+        show("member", name)
     same("three members", 3, len(members))
-    same("status", 3, len((await client.status()).version.split(".")))
+    same("status", 3, len(status.version.split(".")))
 
 
 async def main():
     clients = []
+    plain = aetcd.rpc.insecure_channel
+    aetcd.rpc.insecure_channel = lambda *words, **named: plain(*words, **named, interceptors=[AsyncRecorder()])
     for endpoint in sys.argv[1].split(","):
         host, port = endpoint.rsplit(":", 1)
         client = aetcd.Client(host=host, port=int(port), timeout=10)

@@ -1,5 +1,7 @@
 // Drives a running cluster with the npm client etcd3 (1.1, on grpc-js): builders, options, balancing over endpoints.
 // usage: node etcd3_client.mjs ENDPOINTS (host:port, comma separated); NODE_MODULES names the folder with the client.
+// What it is answered goes into the file named by ANSWERS, which `cargo xtask conformance` compares with that of etcd.
+import { appendFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import process from "node:process";
 import { isDeepStrictEqual } from "node:util";
@@ -8,6 +10,33 @@ const require = createRequire(`${process.env.NODE_MODULES ?? process.cwd()}/`);
 const { Etcd3 } = require("etcd3");
 const endpoints = process.argv[2].split(",").map((endpoint) => `http://${endpoint}`);
 let checks = 0;
+const lineMax = 1000;
+let paused = false;
+
+/** One step of the transcript. */
+function show(name, value) {
+  if (paused || !process.env.ANSWERS) return;
+  const readable = (_, part) => (part?.type === "Buffer" ? Buffer.from(part.data).toString("latin1") : part);
+  const text = typeof value === "string" ? value : JSON.stringify(value, readable, 1);
+  const cut = (line) => (line.length <= lineMax ? line : `${line.slice(0, lineMax)}... ${line.length} characters`);
+  const lines = [`== ${name}`, ...text.split("\n")].map(cut);
+  appendFileSync(process.env.ANSWERS, `${lines.join("\n")}\n`);
+}
+
+// Every single call of every client goes through here; what comes in streams depends on timing.
+const { ConnectionPool } = require("etcd3/lib/connection-pool");
+const exec = ConnectionPool.prototype.exec;
+ConnectionPool.prototype.exec = async function (service, method, request, options) {
+  const text = JSON.stringify(request, (_, part) => (part?.type === "Buffer" ? String(Buffer.from(part.data)) : part));
+  try {
+    const answer = await exec.call(this, service, method, request, options);
+    show(`${service}.${method} ${text}`, answer);
+    return answer;
+  } catch (error) {
+    show(`${service}.${method} ${text}`, `${error.constructor.name} ${error.message}`);
+    throw error;
+  }
+};
 
 /** One check; the first that fails ends the run. */
 function same(name, expected, actual) {
@@ -104,6 +133,8 @@ async function leases(client) {
   await lease.keepaliveOnce();
   await lease.revoke();
   same("its key is gone", null, await client.get("node/leased").string());
+  // Its keys hold random numbers, and it gives up at a time of its own.
+  paused = true;
   const lock = client.lock("node/lock").ttl(10);
   await lock.acquire();
   let second = "acquired";
@@ -115,17 +146,25 @@ async function leases(client) {
   same("a lock that is held", "EtcdLockFailedError", second);
   await lock.release();
   same("inside a lock", 7, await client.lock("node/lock").ttl(10).do(async () => 7));
+  paused = false;
 }
 
-/** The next `count` events of a watch, as text. */
+/** The next `count` events of a watch, each as text and whole. */
 function events(watcher, count) {
   return new Promise((resolve, reject) => {
     const seen = [];
-    const note = (text) => seen.push(text) === count && resolve(seen);
-    watcher.on("put", (pair) => note(`${pair.key}=${pair.value}`));
-    watcher.on("delete", (pair) => note(`-${pair.key}`));
+    const note = (text, pair) => seen.push([text, pair]) === count && resolve(seen);
+    watcher.on("put", (pair) => note(`${pair.key}=${pair.value}`, pair));
+    watcher.on("delete", (pair) => note(`-${pair.key}`, pair));
     watcher.on("error", reject);
   });
+}
+
+/** Their text. They are written down here, not when they come: that can be before or after the answers to writes. */
+async function told(promised) {
+  const seen = await promised;
+  seen.forEach(([text, pair]) => show(`event ${text}`, pair));
+  return seen.map(([text]) => text);
 }
 
 async function watches(client) {
@@ -135,17 +174,21 @@ async function watches(client) {
   await client.put("node/w/b").value("2");
   await client.delete().key("node/w/a");
   const all = ["node/w/a=1", "node/w/b=2", "-node/w/a"];
-  same("a watch of the present", all, await present);
+  same("a watch of the present", all, await told(present));
   await watcher.cancel();
   const past = await client.watch().prefix("node/w/").startRevision(String(first)).create();
-  same("a watch of the past", all, await events(past, 3));
+  same("a watch of the past", all, await told(events(past, 3)));
   await past.cancel();
 }
 
 async function cluster(client) {
+  // Members come in the order of their ids, which are random.
+  paused = true;
   const { members } = await client.cluster.memberList({});
   same("three members", 3, members.length);
   const status = await client.maintenance.status();
+  paused = false;
+  members.map((member) => member.name).sort().forEach((name) => show("member", name));
   same("the leader is a member", true, members.some((member) => member.ID === status.leader));
   same("version has three numbers", 3, status.version.split(".").length);
 }

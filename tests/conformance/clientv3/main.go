@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -17,11 +18,49 @@ import (
 	"go.etcd.io/etcd/clientv3/namespace"
 	"go.etcd.io/etcd/etcdserver/api/v3rpc/rpctypes"
 	"go.etcd.io/etcd/mvcc/mvccpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 )
 
 const patience = 60 * time.Second
+const lineMax = 1000
 
 var checks int
+
+// What the server answers, for `cargo xtask conformance` to compare with what etcd answers.
+var answers *os.File
+
+// What runs meanwhile takes turns that differ from run to run.
+var paused bool
+
+// One step of the transcript.
+func show(name string, value interface{}) {
+	if answers == nil || paused {
+		return
+	}
+	var out bytes.Buffer
+	for _, line := range append([]string{"== " + name}, strings.Split(fmt.Sprint(value), "\n")...) {
+		if len(line) > lineMax {
+			line = fmt.Sprintf("%s... %d characters", line[:lineMax], len(line))
+		}
+		fmt.Fprintln(&out, line)
+	}
+	_, err := answers.Write(out.Bytes())
+	must("write answers", err)
+}
+
+// Below the retries of the client: what goes over the wire.
+func record(ctx context.Context, method string, request, answer interface{}, conn *grpc.ClientConn,
+	invoker grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	err := invoker(ctx, method, request, answer, conn, options...)
+	name := strings.ReplaceAll(fmt.Sprintf("%s %v", method, request), "\n", " ")
+	if err != nil {
+		show(name, fmt.Sprintf("%s %s", status.Code(err), status.Convert(err).Message()))
+	} else {
+		show(name, answer)
+	}
+	return err
+}
 
 // One check; the first that fails ends the run.
 func same(name string, expected, actual interface{}) {
@@ -52,11 +91,12 @@ func main() {
 		fmt.Println("usage: clientv3 ENDPOINTS")
 		os.Exit(2)
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints:   strings.Split(os.Args[1], ","),
-		DialTimeout: 10 * time.Second,
-	})
-	must("connect", err)
+	if path := os.Getenv("ANSWERS"); path != "" {
+		file, err := os.Create(path)
+		must("create answers", err)
+		answers = file
+	}
+	client := connect(strings.Split(os.Args[1], ",")...)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
@@ -64,11 +104,23 @@ func main() {
 	transactions(ctx, client)
 	watches(ctx, client)
 	leases(ctx, client)
+	paused = true
 	mutexes(ctx, client)
 	elections(ctx, client)
-	memory(ctx, client)
+	memory(ctx)
+	paused = false
 	upkeep(ctx, client)
 	fmt.Printf("clientv3: %d checks passed\n", checks)
+}
+
+func connect(endpoints ...string) *clientv3.Client {
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:   endpoints,
+		DialTimeout: 10 * time.Second,
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(record)},
+	})
+	must("connect", err)
+	return client
 }
 
 func keys(ctx context.Context, client *clientv3.Client) {
@@ -162,6 +214,7 @@ func watches(ctx context.Context, client *clientv3.Client) {
 			if event.PrevKv != nil {
 				previous = string(event.PrevKv.Value)
 			}
+			show("event", event)
 			seen = append(seen, fmt.Sprintf("%s %s %s<%s", event.Type, event.Kv.Key, event.Kv.Value, previous))
 		}
 	}
@@ -172,6 +225,7 @@ func watches(ctx context.Context, client *clientv3.Client) {
 	late := <-client.Watch(ctx, "go/watch/a", clientv3.WithRev(1))
 	same("watch of what is compacted", rpctypes.ErrCompacted, late.Err())
 	same("compact revision", start.Header.Revision, late.CompactRevision)
+	show("watch of what is compacted", fmt.Sprintf("%v %v %v", late.Canceled, late.CompactRevision, late.Err()))
 	// Nothing but progress: the filter holds back the put.
 	filtered := client.Watch(watching, "go/filtered", clientv3.WithFilterPut())
 	_, err = client.Put(ctx, "go/filtered", "x")
@@ -269,8 +323,12 @@ func elections(ctx context.Context, client *clientv3.Client) {
 	same("no leader", concurrency.ErrElectionNoLeader, err)
 }
 
-// Software transactional memory: transfers between two accounts by four at once keep the sum.
-func memory(ctx context.Context, client *clientv3.Client) {
+// Software transactional memory: transfers between two accounts by four at once keep the sum. All through one member:
+// after its first read the package asks for that revision with serializable reads, and a member of etcd that has not
+// reached it calls it a future revision, which the package does not retry.
+func memory(ctx context.Context) {
+	client := connect(strings.Split(os.Args[1], ",")[0])
+	defer client.Close()
 	_, err := client.Put(ctx, "go/stm/a", "100")
 	must("put a", err)
 	_, err = client.Put(ctx, "go/stm/b", "100")
@@ -300,6 +358,9 @@ func memory(ctx context.Context, client *clientv3.Client) {
 }
 
 func upkeep(ctx context.Context, client *clientv3.Client) {
+	// Members come in the order of their ids, which are random; what members hold is hashed in a way of their own.
+	paused = true
+	defer func() { paused = false }()
 	members, err := client.MemberList(ctx)
 	must("member list", err)
 	same("members", 3, len(members.Members))

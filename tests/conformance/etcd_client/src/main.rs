@@ -1,8 +1,13 @@
 //! Drives a running cluster with the Rust client `etcd-client`.
 //!
 //! usage: etcd-client-conformance ENDPOINTS (host:port, comma separated)
+//!
+//! What it is answered goes into the file named by ANSWERS, which `cargo xtask conformance` compares with what etcd
+//! answers.
 
 use std::fmt::Debug;
+use std::fs::File;
+use std::io::Write;
 use std::time::Duration;
 
 use etcd_client::{
@@ -11,18 +16,31 @@ use etcd_client::{
 };
 
 /// Checks made so far; the first that fails ends the run.
-#[derive(Default)]
-struct Checks(u32);
+struct Checks {
+    made: u32,
+    answers: Option<File>,
+}
 
 impl Checks {
     fn same<T: PartialEq + Debug>(&mut self, name: &str, expected: T, actual: T) {
         assert_eq!(expected, actual, "FAIL {name}");
-        self.0 += 1;
+        self.made += 1;
+    }
+
+    /// Writes an answer down and passes it on.
+    fn show<T: Debug>(&mut self, name: &str, answer: T) -> T {
+        if let Some(answers) = &mut self.answers {
+            writeln!(answers, "== {name}\n{answer:#?}").expect("the answers are written");
+        }
+        answer
     }
 
     fn refused<T: Debug>(&mut self, name: &str, text: &str, result: Result<T, Error>) {
         match result {
-            Err(Error::GRpcStatus(status)) => self.same(name, text, status.message()),
+            Err(Error::GRpcStatus(status)) => {
+                self.show(name, (status.code(), status.message()));
+                self.same(name, text, status.message());
+            }
             other => panic!("FAIL {name}: expected {text:?}, got {other:?}"),
         }
     }
@@ -42,7 +60,8 @@ async fn main() -> Result<(), Error> {
     let endpoints = std::env::args().nth(1).expect("usage: etcd-client-conformance ENDPOINTS");
     let endpoints: Vec<&str> = endpoints.split(',').collect();
     let mut client = Client::connect(&endpoints, None).await?;
-    let mut checks = Checks::default();
+    let answers = std::env::var_os("ANSWERS").map(|path| File::create(path).expect("a file for the answers"));
+    let mut checks = Checks { made: 0, answers };
     tokio::time::timeout(Duration::from_secs(120), async {
         keys(&mut client, &mut checks).await?;
         transactions(&mut client, &mut checks).await?;
@@ -54,26 +73,26 @@ async fn main() -> Result<(), Error> {
     })
     .await
     .expect("done within two minutes")?;
-    println!("etcd-client: {} checks passed", checks.0);
+    println!("etcd-client: {} checks passed", checks.made);
     Ok(())
 }
 
 async fn keys(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
     let first = client.put("rs/a", "1", None).await?.header().map(|header| header.revision()).unwrap_or_default();
-    let put = client.put("rs/a", "2", Some(PutOptions::new().with_prev_key())).await?;
+    let put = checks.show("put", client.put("rs/a", "2", Some(PutOptions::new().with_prev_key())).await?);
     checks.same("previous value", Some(&b"1"[..]), put.prev_key().map(KeyValue::value));
     client.put("rs/b", "b", None).await?;
     let descending = GetOptions::new().with_prefix().with_sort(SortTarget::Key, SortOrder::Descend);
-    let all = client.get("rs/", Some(descending)).await?;
+    let all = checks.show("get descending", client.get("rs/", Some(descending)).await?);
     checks.same("sorted", vec![pair("rs/b", "b"), pair("rs/a", "2")], pairs(all.kvs()));
-    let past = client.get("rs/a", Some(GetOptions::new().with_revision(first))).await?;
+    let past = checks.show("get at a revision", client.get("rs/a", Some(GetOptions::new().with_revision(first))).await?);
     checks.same("past", vec![pair("rs/a", "1")], pairs(past.kvs()));
-    let limited = client.get("rs/", Some(GetOptions::new().with_prefix().with_limit(1))).await?;
+    let limited = checks.show("get with a limit", client.get("rs/", Some(GetOptions::new().with_prefix().with_limit(1))).await?);
     checks.same("more", (true, 2), (limited.more(), limited.count()));
-    let gone = client.delete("rs/", Some(DeleteOptions::new().with_prefix().with_prev_key())).await?;
+    let gone = checks.show("delete", client.delete("rs/", Some(DeleteOptions::new().with_prefix().with_prev_key())).await?);
     checks.same("deleted", (2, 2), (gone.deleted(), gone.prev_kvs().len()));
     checks.refused("empty key", "etcdserver: key is not provided", client.put("", "x", None).await);
-    client.compact(first, Some(CompactionOptions::new().with_physical())).await?;
+    checks.show("compact", client.compact(first, Some(CompactionOptions::new().with_physical())).await?);
     let compacted = client.get("rs/a", Some(GetOptions::new().with_revision(first - 1))).await;
     checks.refused("compacted", "etcdserver: mvcc: required revision has been compacted", compacted);
     Ok(())
@@ -86,7 +105,7 @@ async fn transactions(client: &mut Client, checks: &mut Checks) -> Result<(), Er
             .and_then(vec![TxnOp::put("rs/txn", "made", None), TxnOp::get("rs/txn", None)])
             .or_else(vec![TxnOp::delete("rs/txn", None)])
     };
-    let made = client.txn(txn()).await?;
+    let made = checks.show("txn", client.txn(txn()).await?);
     checks.same("succeeded", true, made.succeeded());
     match made.op_responses().as_slice() {
         [TxnOpResponse::Put(_), TxnOpResponse::Get(got)] => {
@@ -94,7 +113,7 @@ async fn transactions(client: &mut Client, checks: &mut Checks) -> Result<(), Er
         }
         other => panic!("FAIL txn answers: {other:?}"),
     }
-    let found = client.txn(txn()).await?;
+    let found = checks.show("txn again", client.txn(txn()).await?);
     checks.same("did not succeed", false, found.succeeded());
     let twice = Txn::new().and_then(vec![TxnOp::put("rs/x", "1", None), TxnOp::put("rs/x", "2", None)]);
     checks.refused("duplicate key", "etcdserver: duplicate key given in txn request", client.txn(twice).await);
@@ -111,6 +130,7 @@ async fn watches(client: &mut Client, checks: &mut Checks) -> Result<(), Error> 
     while seen.len() < 3 {
         let batch = stream.message().await?.expect("the watch goes on");
         for event in batch.events() {
+            checks.show("event", event);
             let previous = event.prev_kv().map(|kv| kv.value_str().unwrap_or("?").to_owned());
             let value = event.kv().map(|kv| kv.value_str().unwrap_or("?").to_owned());
             seen.push((event.event_type(), value.unwrap_or_default(), previous.unwrap_or_default()));
@@ -120,25 +140,26 @@ async fn watches(client: &mut Client, checks: &mut Checks) -> Result<(), Error> 
     let expected = expected.map(|(kind, value, previous)| (kind, value.to_owned(), previous.to_owned()));
     checks.same("events", expected.to_vec(), seen);
     stream.request_progress().await?;
-    let progress = stream.message().await?.expect("the watch goes on");
+    let progress = checks.show("progress", stream.message().await?.expect("the watch goes on"));
     checks.same("progress has no events", 0, progress.events().len());
     stream.cancel(7).await?;
-    let last = stream.message().await?.expect("a last word");
+    let last = checks.show("canceled", stream.message().await?.expect("a last word"));
     checks.same("canceled", true, last.canceled());
     Ok(())
 }
 
 async fn leases(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
-    let lease = client.lease_grant(60, None).await?;
+    let lease = checks.show("grant", client.lease_grant(60, None).await?);
     checks.same("granted", 60, lease.ttl());
     client.put("rs/lease", "x", Some(PutOptions::new().with_lease(lease.id()))).await?;
     let (mut keeper, mut kept) = client.lease_keep_alive(lease.id()).await?;
     keeper.keep_alive().await?;
-    checks.same("kept alive", Some(60), kept.message().await?.map(|answer| answer.ttl()));
+    let kept = checks.show("keep alive", kept.message().await?);
+    checks.same("kept alive", Some(60), kept.map(|answer| answer.ttl()));
     let left = client.lease_time_to_live(lease.id(), None).await?;
     checks.same("time to live", 60, left.granted_ttl());
     checks.same("listed", true, client.leases().await?.leases().iter().any(|found| found.id() == lease.id()));
-    client.lease_revoke(lease.id()).await?;
+    checks.show("revoke", client.lease_revoke(lease.id()).await?);
     checks.same("gone with its lease", 0, client.get("rs/lease", None).await?.kvs().len());
     let again = client.lease_revoke(lease.id()).await;
     checks.refused("revoked again", "etcdserver: requested lease not found", again);
@@ -149,6 +170,7 @@ async fn locks(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
     let lease = client.lease_grant(60, None).await?.id();
     let other = client.lease_grant(60, None).await?.id();
     let first = client.lock("rs/lock", Some(LockOptions::new().with_lease(lease))).await?.key().to_vec();
+    checks.show("lock key", String::from_utf8_lossy(&first));
     checks.same("lock key", format!("rs/lock/{lease:x}"), String::from_utf8_lossy(&first).into_owned());
     let mut waiting = client.clone();
     let wait = tokio::spawn(async move { waiting.lock("rs/lock", Some(LockOptions::new().with_lease(other))).await });
@@ -167,6 +189,7 @@ async fn elections(client: &mut Client, checks: &mut Checks) -> Result<(), Error
     let leader = won.leader().expect("a leader").clone();
     checks.same("lease of the leader", lease, leader.lease());
     let found = client.leader("rs/election").await?;
+    checks.show("leader", (found.header().map(|header| header.revision()), found.kv().map(KeyValue::create_revision)));
     checks.same("leader", Some(&b"one"[..]), found.kv().map(KeyValue::value));
     let mut observed = client.observe("rs/election").await?;
     let first = observed.message().await?.expect("the observer hears");
@@ -179,7 +202,7 @@ async fn elections(client: &mut Client, checks: &mut Checks) -> Result<(), Error
 async fn upkeep(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
     checks.same("members", 3, client.member_list().await?.members().len());
     checks.same("has a leader", true, client.status().await?.leader() != 0);
-    let alarms = client.alarm(AlarmAction::Get, AlarmType::None, None).await?;
+    let alarms = checks.show("alarms", client.alarm(AlarmAction::Get, AlarmType::None, None).await?);
     checks.same("alarms", 0, alarms.alarms().len());
     client.put("rs/kept", "x", None).await?;
     checks.same("hash", true, client.hash_kv(0).await?.hash() != 0);
