@@ -1,15 +1,39 @@
 #!/usr/bin/env bash
 # Drives a running cluster with Debian's etcdctl: what an operator types, and what they get to see when it is wrong.
-# usage: etcdctl.sh ENDPOINTS (comma separated); ETCDCTL names the program.
+# usage: etcdctl.sh ENDPOINTS (comma separated); ETCDCTL names the program, ANSWERS a file for all that it prints, which
+# `cargo xtask conformance` compares with what it prints about etcd. SINEW names our own program, unless the cluster is of
+# etcd.
 set -euo pipefail
 
 endpoints="$1"
 program="${ETCDCTL:-etcdctl}"
 export ETCDCTL_API=3
 first="${endpoints%%,*}"
+answers="${ANSWERS:-/dev/null}"
 checks=0
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
 
-ctl() { "$program" --endpoints="$endpoints" "$@"; }
+# Not compared: random identifiers in random order, and what members keep in their own way.
+raw() { "$program" --endpoints="$endpoints" "$@"; }
+
+# Runs a command and writes down what it was, what it printed and how it ended. Lines of its log have the time in them.
+ctl() {
+    local status=0
+    raw "$@" >"$work/out" 2>"$work/err" || status=$?
+    {
+        printf '== %s\n' "$*"
+        cut -c 1-1000 "$work/out"
+        grep -v '^{"level"' "$work/err" | cut -c 1-1000 || true
+        echo "exit code $status"
+    } >>"$answers"
+    cat "$work/out"
+    cat "$work/err" >&2
+    return "$status"
+}
+
+# Only for the comparison; may fail.
+shown() { ctl "$@" >"$work/ignored" 2>&1 || true; }
 
 fail() {
     echo "FAIL $1: expected \`$2\`, got \`$3\`" >&2
@@ -35,7 +59,7 @@ refused() {
     has "$name" "$part" "$output"
 }
 
-revision() { ctl get nothing -w json | sed -n 's/.*"revision":\([0-9]*\).*/\1/p'; }
+revision() { raw get nothing -w json | sed -n 's/.*"revision":\([0-9]*\).*/\1/p'; }
 
 lines() { printf '%s\n' "$@"; }
 
@@ -58,7 +82,37 @@ same "by value" "$(lines ctl/c ctl/a ctl/b)" \
     "$(ctl get ctl/ --prefix --order=ASCEND --sort-by=VALUE --keys-only | sed '/^$/d')"
 same "by modification" "$(lines ctl/c ctl/b ctl/a)" \
     "$(ctl get ctl/ --prefix --order=DESCEND --sort-by=MODIFY --keys-only | sed '/^$/d')"
-same "serializable" "$(lines ctl/a 2)" "$(ctl --endpoints="$first" get ctl/a --consistency=s)"
+for format in json fields simple; do
+    shown get ctl/ --prefix --limit=2 -w "$format"
+    shown get ctl/missing -w "$format"
+    shown get ctl/ --prefix --count-only -w "$format"
+    shown put ctl/a 2 --prev-kv -w "$format"
+    shown del ctl/missing --prev-kv -w "$format"
+    shown txn -w "$format" < <(printf 'mod("ctl/a") > "0"\n\nget ctl/a\nput ctl/t 1\ndel ctl/t\n\n\n')
+done
+shown get ctl/a -w table
+shown get ctl/ --prefix --hex
+shown get ctl/a --rev=-1
+shown get ctl/b ctl/a
+shown get "" --prefix --keys-only
+shown get ctl/a --prefix --from-key
+shown get ctl/a --order=SIDEWAYS
+shown get ctl/a --sort-by=SIZE
+shown get ctl/ --prefix --sort-by=VERSION
+shown get ctl/ --prefix --sort-by=CREATE --order=DESCEND
+shown put
+shown put ctl/a 2 3
+shown put ctl/a 1 --ignore-value
+shown put ctl/a 1 --lease=zzz
+shown put ctl/a --ignore-lease
+shown del
+shown del ctl/c ctl/a
+shown compaction
+shown compaction abc
+shown txn < <(printf 'size("ctl/a") = "1"\n\n\n\n')
+shown txn < <(printf 'mod("ctl/a") = "one"\n\n\n\n')
+shown txn < <(printf '\nfly ctl/a\n\n\n')
+same "serializable" "$(lines ctl/a 2)" "$(raw --endpoints="$first" get ctl/a --consistency=s)"
 before=$(revision)
 ctl put ctl/a 9 >/dev/null
 same "one write, one revision" "$((before + 1))" "$(revision)"
@@ -75,7 +129,7 @@ same "txn create if absent" "$(lines SUCCESS "" OK)" \
 same "txn not twice" "FAILURE" \
     "$(printf 'version("ctl/new") = "0"\n\nput ctl/new 2\n\n\n' | ctl txn | head -n 1)"
 refused "duplicate key in a txn" "etcdserver: duplicate key given in txn request" \
-    bash -c "printf '\n%s\n%s\n\n\n' 'put ctl/d 1' 'put ctl/d 2' | $program --endpoints=$endpoints txn"
+    ctl txn < <(printf '\n%s\n%s\n\n\n' 'put ctl/d 1' 'put ctl/d 2')
 
 same "delete" "1" "$(ctl del ctl/new)"
 same "delete of nothing" "0" "$(ctl del ctl/new)"
@@ -84,7 +138,11 @@ same "delete a prefix" "2" "$(ctl del ctl/ --prefix)"
 same "all gone" "" "$(ctl get ctl/ --prefix)"
 
 # A watch goes on until it is stopped; what it has printed by then counts.
-watch() { timeout 3 "$program" --endpoints="$endpoints" watch "$@" || true; }
+watch() {
+    timeout 3 "$program" --endpoints="$endpoints" watch "$@" >"$work/watched" || true
+    { printf '== watch %s\n' "$*"; cat "$work/watched"; } >>"$answers"
+    cat "$work/watched"
+}
 from=$(($(revision) + 1))
 ctl put ctl/w/a 1 >/dev/null
 ctl put ctl/w/a 2 >/dev/null
@@ -110,10 +168,19 @@ refused "empty key" "etcdserver: key is not provided" ctl put "" value
 refused "unknown lease" "etcdserver: requested lease not found" ctl put ctl/k v --lease=1234
 refused "ignore value of a missing key" "etcdserver: key not found" ctl put ctl/absent --ignore-value
 refused "too large" "etcdserver: request is too large" \
-    bash -c "head -c 1600000 /dev/zero | tr '\0' x | $program --endpoints=$endpoints put ctl/large"
+    ctl put ctl/large < <(head -c 1600000 /dev/zero | tr '\0' x)
 head -c 1400000 /dev/zero | tr '\0' x | ctl put ctl/large >/dev/null
 same "large value" "1400001" "$(ctl get ctl/large --print-value-only | wc -c | tr -d ' ')"
 
+shown lease grant
+shown lease grant abc
+shown lease grant 10000000000
+shown lease grant 0 -w json
+shown lease revoke 1234
+shown lease timetolive 1234
+shown lease timetolive 1234 -w json
+shown lease keep-alive --once 1234
+shown lease timetolive zz
 granted=$(ctl lease grant 60)
 has "lease grant" "granted with TTL(60s)" "$granted"
 lease=$(echo "$granted" | cut -d' ' -f2)
@@ -121,30 +188,55 @@ same "put with a lease" "OK" "$(ctl put ctl/leased 1 --lease="$lease")"
 has "time to live" "granted with TTL(60s), remaining(" "$(ctl lease timetolive "$lease" --keys)"
 has "attached keys" "attached keys([ctl/leased])" "$(ctl lease timetolive "$lease" --keys)"
 same "keep alive" "lease $lease keepalived with TTL(60)" "$(ctl lease keep-alive --once "$lease")"
-has "list of leases" "$lease" "$(ctl lease list)"
+has "list of leases" "$lease" "$(raw lease list)"
 same "lease revoke" "lease $lease revoked" "$(ctl lease revoke "$lease")"
 same "its keys are gone" "" "$(ctl get ctl/leased)"
 same "an ended lease" "lease $lease already expired" "$(ctl lease timetolive "$lease")"
 refused "revoking twice" "requested lease not found" ctl lease revoke "$lease"
-has "a lock around a command" "ctl/lock/" "$(ctl lock ctl/lock env | grep ETCD_LOCK_KEY)"
+shown lock ctl/lock false
+shown lock
+shown elect
+has "a lock around a command" "ctl/lock/" "$(raw lock ctl/lock env | grep ETCD_LOCK_KEY)"
 same "the lock is given back" "" "$(ctl get ctl/lock/ --prefix)"
 leader=$( (timeout -s INT 3 "$program" --endpoints="$endpoints" elect ctl/elect me || true) | tail -n 1)
 same "elected" "me" "$leader"
 
-same "three members" "3" "$(ctl member list | grep -c started)"
+same "three members" "3" "$(raw member list | grep -c started)"
 # Not with --cluster: etcdctl 3.4 then sends the whole URL as the HTTP/2 authority, which RFC 9113 forbids and our HTTP/2
 # library refuses. Newer releases send host and port.
-same "status of each" "3" "$(ctl endpoint status -w json | grep -o '"leader":' | wc -l | tr -d ' ')"
-same "one leader" "1" "$(ctl endpoint status -w table | grep -c '| *true |')"
-same "health of each" "3" "$(ctl endpoint health 2>&1 | grep -c 'is healthy')"
-same "fingerprints agree" "1" "$(ctl endpoint hashkv --rev="$(revision)" | cut -d, -f2 | sort -u | wc -l | tr -d ' ')"
+raw member list | cut -d, -f 2- | sort >"$work/members"
+{ echo "== members"; cat "$work/members"; } >>"$answers"
+shown member add
+shown member remove
+shown member remove zz
+shown member remove 1234
+shown member promote 1234
+shown member update 1234 --peer-urls=http://127.0.0.1:9
+shown member add ctl-bad --peer-urls=nonsense
+shown move-leader 1234
+shown move-leader
+shown alarm list -w json
+shown alarm disarm
+shown endpoint hashkv --rev=1000000000
+same "status of each" "3" "$(raw endpoint status -w json | grep -o '"leader":' | wc -l | tr -d ' ')"
+same "one leader" "1" "$(raw endpoint status -w table | grep -c '| *true |')"
+same "health of each" "3" "$(raw endpoint health 2>&1 | grep -c 'is healthy')"
+same "fingerprints agree" "1" "$(raw endpoint hashkv --rev="$(revision)" | cut -d, -f2 | sort -u | wc -l | tr -d ' ')"
 same "no alarms" "" "$(ctl alarm list)"
-has "defragmentation" "Finished defragmenting etcd member" "$(ctl defrag)"
-added=$(ctl member add ctl-new --peer-urls=http://127.0.0.1:9 --learner)
+has "defragmentation" "Finished defragmenting etcd member" "$(raw defrag)"
+same "snapshot" "Snapshot saved at $work/snapshot" \
+    "$("$program" --endpoints="$first" snapshot save "$work/snapshot" 2>/dev/null | grep saved)"
+# A file that our own tool reads; what is in it is in etcd's format or in ours.
+if [ -n "${SINEW:-}" ]; then
+    has "snapshot of etcdctl read" ", $(revision), " "$("$SINEW" snapshot status "$work/snapshot")"
+    "$SINEW" snapshot save "$work/again" --endpoints="$first" >/dev/null
+    same "both tools save the same" "" "$(cmp "$work/snapshot" "$work/again")"
+fi
+added=$(raw member add ctl-new --peer-urls=http://127.0.0.1:9 --learner)
 has "member add" "to cluster" "$added"
 has "how the new one starts" 'ETCD_INITIAL_CLUSTER_STATE="existing"' "$added"
 new=$(echo "$added" | head -n 1 | tr -s ' ' | cut -d' ' -f2)
-has "it has not started" "$new, unstarted, , http://127.0.0.1:9, , true" "$(ctl member list)"
+has "it has not started" "$new, unstarted, , http://127.0.0.1:9, , true" "$(raw member list)"
 refused "promoting one that has not started" "which is in sync with leader" ctl member promote "$new"
 has "member update" "updated in cluster" "$(ctl member update "$new" --peer-urls=http://127.0.0.1:10)"
 has "member remove" "removed from cluster" "$(ctl member remove "$new")"

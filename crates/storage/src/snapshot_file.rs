@@ -1,33 +1,65 @@
 //! A snapshot as a file: the chunks of [`crate::snapshot`], each with its length before it.
 //!
 //! ```text
-//! "SINEWSN1" | length u32 | chunk | length u32 | chunk ...       the last chunk says that it is the last
+//! "SINEWSN2" | length u32 | chunk | length u32 | chunk ...       the last chunk says that it is the last
+//! zeros up to a multiple of 512 | SHA-256 over all before it     so that etcdctl takes the file for a whole one
 //! ```
 //! Invariant: a file that was cut short, altered in any byte or followed by anything is never taken for a whole one:
-//! chunks are numbered and have checksums, and the last one ends the file.
+//! chunks are numbered and have checksums, the last one is followed by zeros and the digest, and that ends the file.
 
 use std::io::Read;
 
 use base::{Fault, limits};
 use bytes::Bytes;
 
+use crate::sha256::{DIGEST_BYTES, Sha256};
 use crate::snapshot::{Chunk, decode};
 
 /// The first bytes of a file.
-pub const SNAPSHOT_FILE_MAGIC: &[u8; 8] = b"SINEWSN1";
+pub const SNAPSHOT_FILE_MAGIC: &[u8; 8] = b"SINEWSN2";
 /// A chunk with one row of the largest size is not larger than this.
 const CHUNK_BYTES_MAX: usize = 2 * limits::PEER_FRAME_BYTES_MAX;
 
-/// What goes to the file for one chunk.
-#[must_use]
-pub fn framed(chunk: &Chunk) -> Bytes {
-    let mut out = Vec::with_capacity(chunk.bytes.len() + 12);
-    if chunk.sequence == 0 {
-        out.extend_from_slice(SNAPSHOT_FILE_MAGIC);
+/// What stands before the digest is a multiple of this: etcdctl's test for a whole file, from the pages of etcd's.
+const PAGE_BYTES: usize = 512;
+
+/// Makes a file of chunks, piece by piece.
+#[derive(Debug)]
+pub struct SnapshotFrames {
+    digest: Sha256,
+    length: usize,
+}
+
+impl Default for SnapshotFrames {
+    fn default() -> Self {
+        Self { digest: Sha256::new(), length: 0 }
     }
-    out.extend_from_slice(&(chunk.bytes.len() as u32).to_le_bytes());
-    out.extend_from_slice(&chunk.bytes);
-    out.into()
+}
+
+impl SnapshotFrames {
+    /// What goes to the file for the next chunk.
+    pub fn frame(&mut self, chunk: &Chunk) -> Bytes {
+        let mut out = Vec::with_capacity(chunk.bytes.len() + PAGE_BYTES + DIGEST_BYTES);
+        if chunk.sequence == 0 {
+            out.extend_from_slice(SNAPSHOT_FILE_MAGIC);
+        }
+        out.extend_from_slice(&(chunk.bytes.len() as u32).to_le_bytes());
+        out.extend_from_slice(&chunk.bytes);
+        self.length += out.len();
+        if chunk.last {
+            out.resize(out.len() + padding(self.length), 0);
+        }
+        self.digest.update(&out);
+        if chunk.last {
+            out.extend_from_slice(&self.digest.clone().finish());
+        }
+        out.into()
+    }
+}
+
+/// Bytes that are missing from a whole number of pages.
+const fn padding(length: usize) -> usize {
+    length.next_multiple_of(PAGE_BYTES) - length
 }
 
 /// Reads a file, verifying it on the way.
@@ -36,6 +68,9 @@ pub struct SnapshotFile<R> {
     place: String,
     next: u32,
     complete: bool,
+    /// Over what was read, and how much that was.
+    digest: Sha256,
+    length: usize,
 }
 
 impl<R: Read> SnapshotFile<R> {
@@ -44,7 +79,8 @@ impl<R: Read> SnapshotFile<R> {
     /// # Errors
     /// [`Fault::Refused`] if it is no snapshot of this format; [`Fault::Io`].
     pub fn open(input: R, place: &str) -> Result<Self, Fault> {
-        let mut file = Self { input, place: place.to_owned(), next: 0, complete: false };
+        let digest = Sha256::new();
+        let mut file = Self { input, place: place.to_owned(), next: 0, complete: false, digest, length: 0 };
         let mut magic = [0; 8];
         let found = file.fill(&mut magic)?;
         if found < magic.len() || &magic != SNAPSHOT_FILE_MAGIC {
@@ -60,12 +96,11 @@ impl<R: Read> SnapshotFile<R> {
     /// # Errors
     /// [`Fault::Corrupt`] if the file is cut short or altered; [`Fault::Io`].
     pub fn next_rows(&mut self) -> Result<Option<Vec<(Bytes, Bytes)>>, Fault> {
-        let mut length = [0; 4];
-        let found = self.fill(&mut length)?;
         if self.complete {
-            return if found == 0 { Ok(None) } else { Err(self.damaged("something follows the last chunk")) };
+            return self.end().map(|()| None);
         }
-        if found < length.len() {
+        let mut length = [0; 4];
+        if self.fill(&mut length)? < length.len() {
             return Err(self.damaged("the file is cut short"));
         }
         let length = u32::from_le_bytes(length) as usize;
@@ -85,6 +120,24 @@ impl<R: Read> SnapshotFile<R> {
         Ok(Some(rows))
     }
 
+    /// What follows the last chunk.
+    fn end(&mut self) -> Result<(), Fault> {
+        let mut zeros = vec![0; padding(self.length)];
+        let whole = self.fill(&mut zeros)? == zeros.len();
+        let expected = self.digest.clone().finish();
+        let mut digest = [0; DIGEST_BYTES];
+        if !whole || self.fill(&mut digest)? < DIGEST_BYTES {
+            return Err(self.damaged("the file is cut short"));
+        }
+        if digest != expected || zeros.iter().any(|byte| *byte != 0) {
+            return Err(self.damaged("its SHA-256 is another"));
+        }
+        if self.fill(&mut [0])? > 0 {
+            return Err(self.damaged("something follows the last chunk"));
+        }
+        Ok(())
+    }
+
     /// Reads until the buffer is full or the file ends; answers with how much there was.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
@@ -99,6 +152,8 @@ impl<R: Read> SnapshotFile<R> {
                 }
             }
         }
+        self.digest.update(&buffer[..filled]);
+        self.length += filled;
         Ok(filled)
     }
 
@@ -119,9 +174,9 @@ mod tests {
         let row = |number: usize| (Bytes::from(format!("c{number:04}")), Some(Bytes::from(vec![7; 100_000])));
         engine.write(Batch { rows: (0..values).map(row).collect() }).unwrap();
         let mut reader = SnapshotReader::new(engine.view());
-        let mut out = Vec::new();
+        let (mut frames, mut out) = (SnapshotFrames::default(), Vec::new());
         while let Some(chunk) = reader.next_chunk().unwrap() {
-            out.extend_from_slice(&framed(&chunk));
+            out.extend_from_slice(&frames.frame(&chunk));
         }
         out
     }
@@ -138,17 +193,36 @@ mod tests {
     #[test]
     fn a_whole_file_is_read_and_no_other() {
         let whole = file(20);
-        assert_eq!(&whole[..8], b"SINEWSN1");
+        assert_eq!(&whole[..8], b"SINEWSN2");
         assert_eq!(read(&whole), Ok(20));
-        for cut in (0..whole.len()).step_by(4099).chain([7, 8, 9, 12, whole.len() - 1]) {
+        for cut in (0..whole.len()).step_by(4099).chain([7, 8, 9, 12, whole.len() - 33, whole.len() - 1]) {
             assert!(read(&whole[..cut]).is_err(), "cut at {cut}");
         }
-        for at in (0..whole.len()).step_by(4099).chain([3, 9, 13, 20]) {
+        for at in (0..whole.len()).step_by(4099).chain([3, 9, 13, 20, whole.len() - 33, whole.len() - 1]) {
             let mut altered = whole.clone();
             altered[at] ^= 1;
             assert!(read(&altered).is_err(), "altered at {at}");
         }
         assert!(read(&[whole.clone(), vec![0]].concat()).is_err(), "a byte too many");
-        assert_eq!(read(&file(0)), Ok(0));
+        let smallest = file(0);
+        assert_eq!(read(&smallest), Ok(0));
+        for at in 0..smallest.len() {
+            assert!(read(&smallest[..at]).is_err(), "cut at {at}");
+            let mut altered = smallest.clone();
+            altered[at] ^= 1;
+            assert!(read(&altered).is_err(), "altered at {at}");
+        }
+    }
+
+    #[test]
+    fn a_file_ends_the_way_etcdctl_wants_it() {
+        for values in [0, 1, 20] {
+            let whole = file(values);
+            assert_eq!(whole.len() % 512, 32, "{values} values");
+            let (content, digest) = whole.split_at(whole.len() - 32);
+            let mut expected = Sha256::new();
+            expected.update(content);
+            assert_eq!(expected.finish(), *digest, "{values} values");
+        }
     }
 }

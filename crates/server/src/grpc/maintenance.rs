@@ -7,8 +7,7 @@ use api::etcdserverpb as pb;
 use api::etcdserverpb::AlarmType;
 use base::{NodeId, Revision};
 use mvcc::{Alarm, AlarmChange, AlarmKind, Command, OutcomeResult};
-use storage::SnapshotReader;
-use storage::snapshot_file::framed;
+use storage::{SnapshotFrames, SnapshotReader};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -164,12 +163,13 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let (sender, pieces) = mpsc::channel(SNAPSHOT_AHEAD);
         tokio::task::spawn_blocking(move || {
             let mut reader = SnapshotReader::new(context.engine.view());
+            let mut frames = SnapshotFrames::default();
             let mut left = context.upkeep.sizes.taken();
             loop {
                 let piece = match reader.next_chunk() {
                     Ok(None) => break,
                     Ok(Some(chunk)) => {
-                        let blob = framed(&chunk);
+                        let blob = frames.frame(&chunk);
                         left = left.saturating_sub(blob.len() as u64).max(1);
                         // An estimate; only its end is certain.
                         let remaining_bytes = if chunk.last { 0 } else { left };
