@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use api::etcdserverpb::watch_client::WatchClient;
+use api::etcdserverpb::watch_request::RequestUnion;
+use api::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
 use tonic::codegen::tokio_stream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -65,6 +68,55 @@ fn every_node_tells_health_version_and_metrics_over_plain_http() {
             assert_eq!(code, 404);
         }
     });
+}
+
+/// Runs against etcd as well: the names, labels and values are those its dashboards read.
+#[test]
+fn calls_are_counted_by_method_and_by_what_the_client_was_told() {
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let client = cluster.client(0);
+        let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+        let create = WatchCreateRequest { key: b"counted/a".to_vec().into(), ..Default::default() };
+        let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        requests.send(request).await.expect("room for a request");
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+        let mut answers = WatchClient::new(client.channel()).watch(outgoing).await.expect("a watch").into_inner();
+        assert!(answers.message().await.expect("an answer").is_some_and(|answer| answer.created));
+        for value in ["1", "2"] {
+            client.put("counted/a", value).await.expect("a put");
+            assert!(answers.message().await.expect("an answer").is_some_and(|answer| answer.events.len() == 1));
+        }
+        let future = RangeRequest { revision: 1_000_000, ..crate::client::get_request("counted/a") };
+        client.range(future).await.expect_err("a read of the future");
+        drop((requests, answers));
+        let port = cluster.nodes[0].client_port;
+        let (put, range) = (labels("KV", "Put", "unary"), labels("KV", "Range", "unary"));
+        let watch = labels("Watch", "Watch", "bidi_stream");
+        let expected = [
+            format!("grpc_server_started_total{{{put}}} 2"),
+            format!("grpc_server_msg_received_total{{{put}}} 2"),
+            format!("grpc_server_msg_sent_total{{{put}}} 2"),
+            format!("grpc_server_handled_total{{grpc_code=\"OK\",{put}}} 2"),
+            format!("grpc_server_handled_total{{grpc_code=\"OutOfRange\",{range}}} 1"),
+            format!("grpc_server_started_total{{{watch}}} 1"),
+            format!("grpc_server_msg_received_total{{{watch}}} 1"),
+            format!("grpc_server_msg_sent_total{{{watch}}} 3"),
+        ];
+        eventually("the calls are counted", || async {
+            let (_, text) = ask(port, "/metrics").await;
+            let missing = expected.iter().find(|line| !text.lines().any(|found| found == *line));
+            missing.map_or(Ok(()), |line| {
+                let near = text.lines().filter(|found| found.starts_with(&line[..40])).collect::<Vec<_>>();
+                Err(format!("no {line} among {near:#?}"))
+            })
+        })
+        .await;
+    });
+}
+
+fn labels(service: &str, method: &str, kind: &str) -> String {
+    format!("grpc_method=\"{method}\",grpc_service=\"etcdserverpb.{service}\",grpc_type=\"{kind}\"")
 }
 
 #[test]

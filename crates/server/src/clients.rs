@@ -26,6 +26,7 @@ use tower::Service as _;
 use tracing::{debug, warn};
 
 use crate::body::Permitted;
+use crate::calls::{Call, Calls};
 use crate::gateway::{AnswerPermit, Gateway};
 use crate::grpc::{
     ClusterService, ElectionService, KvService, LeaseService, LockService, MaintenanceService, WatchService,
@@ -57,6 +58,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Everything a client thread serves.
 pub(crate) struct Services {
     gateway: Arc<Gateway>,
+    calls: Arc<Calls>,
     kv: pb::kv_server::KvServer<KvService>,
     watch: pb::watch_server::WatchServer<WatchService>,
     lease: pb::lease_server::LeaseServer<LeaseService>,
@@ -87,18 +89,20 @@ impl Services {
         let lock = LockServer::new(LockService { gateway: Arc::clone(&gateway) });
         let election = ElectionServer::new(ElectionService { gateway: Arc::clone(&gateway) })
             .max_decoding_message_size(receive_max);
-        Self { gateway, kv, watch, lease, maintenance, cluster, lock, election, rest: health_and_reflection() }
+        let calls = gateway.context.metrics.calls.for_thread();
+        Self { gateway, calls, kv, watch, lease, maintenance, cluster, lock, election, rest: health_and_reflection() }
     }
 
     async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path();
         let grpc = request.method() == http::Method::POST;
+        let call = if grpc { self.calls.start(path) } else { None };
         let mut response = if grpc && path.starts_with(KV) {
             self.kv.clone().call(request).await?
         } else if grpc && path.starts_with(WATCH) {
-            self.watch.clone().call(request).await?
+            self.watch.clone().call(request.map(|body| Call::receive(call.as_ref(), body))).await?
         } else if grpc && path.starts_with(LEASE) {
-            self.lease.clone().call(request).await?
+            self.lease.clone().call(request.map(|body| Call::receive(call.as_ref(), body))).await?
         } else if grpc && path.starts_with(MAINTENANCE) {
             self.maintenance.clone().call(request).await?
         } else if grpc && path.starts_with(CLUSTER) {
@@ -114,6 +118,9 @@ impl Services {
         } else {
             plain::serve(&self.gateway, &request).await.map(Body::new)
         };
+        if let Some(call) = call {
+            response = call.answer(response);
+        }
         // A large answer keeps its place until the last byte is taken by the client.
         if let Some(permit) = response.extensions_mut().remove::<AnswerPermit>() {
             response = response.map(|body| Body::new(Permitted::new(body, permit)));

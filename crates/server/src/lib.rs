@@ -8,6 +8,7 @@
 mod admission;
 mod auto_compaction;
 mod body;
+mod calls;
 mod clients;
 mod clock;
 pub mod config;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::calls::AllCalls;
 use crate::grpc::API_VERSION;
 
 /// A number that only grows.
@@ -58,6 +59,7 @@ impl Histogram {
 /// Everything this node counts.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
+    pub(crate) calls: AllCalls,
     pub(crate) proposals_committed: Counter,
     pub(crate) proposals_failed: Counter,
     pub(crate) leader_changes: Counter,
@@ -145,6 +147,7 @@ impl Metrics {
             "etcd_disk_backend_commit_duration_seconds",
             "Latency of applying one batch of entries to the engine.",
         );
+        self.calls.write(o);
         process(o);
         counter(o, "sinew_peer_sent_bytes_total", "Bytes sent to peers.", &self.peer_sent_bytes);
         counter(o, "sinew_peer_received_bytes_total", "Bytes received from peers.", &self.peer_received_bytes);
@@ -181,7 +184,7 @@ fn resident_bytes(status: &str) -> Option<u64> {
     Some(kibibytes.parse::<u64>().ok()? * 1024)
 }
 
-fn header(out: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn header(out: &mut String, name: &str, kind: &str, help: &str) {
     line(out, format_args!("# HELP {name} {help}"));
     line(out, format_args!("# TYPE {name} {kind}"));
 }
