@@ -49,9 +49,8 @@ impl Ours {
                 self.network.send(message.to.0 as usize - 1, message);
             }
             for committed in ready.committed.drain(..) {
-                if committed.effective && committed.entry.kind == EntryKind::Command {
-                    ledger.take(&committed.entry.payload);
-                }
+                let commands = committed.entries.iter().filter(|entry| entry.kind == EntryKind::Command);
+                commands.filter(|_| committed.effective).for_each(|entry| ledger.take(&entry.payload));
             }
             if let Some(mark) = ready.mark.take() {
                 replica.applied(mark.position.index);

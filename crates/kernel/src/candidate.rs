@@ -13,6 +13,7 @@ use base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use base::planted::{Defect, planted};
 use base::{Ballot, Index, NodeId, ReplicaId};
 
+use crate::entries::Entries;
 use crate::entry::{Entry, Position};
 use crate::membership::{Membership, Timeline};
 use crate::message::Body;
@@ -165,7 +166,7 @@ impl Replica {
             Grant::Refuse => (false, Index(0)),
             Grant::Give { suffix_from } => (true, suffix_from.unwrap_or(self.log.last().next())),
         };
-        let suffix = if granted { self.log_part(suffix_from) } else { Vec::new() };
+        let suffix = if granted { self.log_part(suffix_from) } else { Entries::default() };
         if granted && ballot > self.promised {
             self.become_follower(ballot, None);
             self.voted_for = Some(from);
@@ -181,7 +182,7 @@ impl Replica {
     }
 
     /// As much of the log as fits a message.
-    fn log_part(&self, from: Index) -> Vec<Entry> {
+    fn log_part(&self, from: Index) -> Entries {
         self.log.slice(from, APPEND_BYTES_MAX, APPEND_ENTRIES_MAX)
     }
 
@@ -223,13 +224,13 @@ impl Replica {
     }
 
     /// The next part of a vote.
-    pub(crate) fn on_fetch_log_reply(&mut self, from: ReplicaId, ballot: Ballot, first: Index, entries: Vec<Entry>) {
+    pub(crate) fn on_fetch_log_reply(&mut self, from: ReplicaId, ballot: Ballot, first: Index, entries: &Entries) {
         let RoleState::Candidate(candidacy) = &mut self.role else { return };
         let Some(vote) = candidacy.votes.get_mut(&from) else { return };
         if ballot != self.promised || entries.is_empty() || first != vote.next() {
             return;
         }
-        vote.suffix.extend(entries);
+        vote.suffix.extend_from_slice(entries);
         // Those that have told everything must know that this goes on.
         let waiting: Vec<_> = candidacy.votes.iter().filter(|(_, vote)| vote.is_complete()).collect();
         let waiting: Vec<_> = waiting.into_iter().map(|(voter, vote)| (*voter, vote.next())).collect();
@@ -349,7 +350,7 @@ impl Replica {
             self.log.iter_from(restamp_from).take_while(|entry| entry.index < adopted_from).cloned().collect();
         let restamped =
             |entry: Entry| Entry { stamp: if entry.index >= restamp_from { ballot } else { entry.stamp }, ..entry };
-        let entries: Vec<Entry> = kept.into_iter().chain(plan.adopt).map(restamped).collect();
+        let entries: Entries = kept.into_iter().chain(plan.adopt).map(restamped).collect();
         self.write_entries(entries);
         // What was stamped anew has to go to everyone anew.
         let resume_from = plan.restamp_from.unwrap_or(Index(u64::MAX)).min(self.log.last().next());
@@ -359,25 +360,25 @@ impl Replica {
     /// Cuts the log from `from` on.
     pub(crate) fn cut_log(&mut self, from: Index) {
         assert!(from > self.commit, "cut from {from} reaches into the committed {}", self.commit);
+        self.record(Record::Truncate { from });
         self.log.truncate(from);
         self.durable.rewritten(from);
-        self.out.records.push(Record::Truncate { from });
         self.timeline.rebuild(self.log.iter_from(self.timeline.mark().position.index.next()));
     }
 
     /// Writes entries at their indexes: past the end they are appended, before it they replace what is there.
-    pub(crate) fn write_entries(&mut self, entries: Vec<Entry>) {
+    pub(crate) fn write_entries(&mut self, entries: Entries) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
         let overwrites = first <= self.log.last();
-        for entry in &entries {
-            if entry.index <= self.log.last() {
-                self.log.overwrite(entry.clone());
-            } else {
-                self.timeline.append(entry);
-                self.log.push(entry.clone());
-            }
+        self.record(Record::Append(entries.clone()));
+        let (last, mut fresh) = (self.log.last(), entries);
+        let replacing = fresh.iter().take_while(|entry| entry.index <= last).count();
+        fresh[..replacing].iter().for_each(|entry| self.log.overwrite(entry.clone()));
+        fresh.skip_front(replacing);
+        for entry in &fresh {
+            self.timeline.append(entry);
         }
-        self.out.record_entries(entries);
+        self.log.append(fresh);
         if overwrites {
             self.durable.rewritten(first);
             self.timeline.rebuild(self.log.iter_from(self.timeline.mark().position.index.next()));

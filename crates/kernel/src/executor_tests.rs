@@ -106,8 +106,9 @@ fn a_winner_adopts_entries_of_voters_and_stamps_them_anew() {
     let records = replica.ready(Lsn(3)).records;
     assert!(matches!(records[0], Record::Hard { accepted, .. } if accepted == own));
     assert_eq!(records[1], Record::Truncate { from: Index(4) });
-    assert!(matches!(&records[2], Record::Append(entries) if entries.len() == 4 && entries[0].index == Index(3)));
-    assert_eq!(records.len(), 3);
+    assert!(matches!(&records[2], Record::Append(entries) if entries.len() == 3 && entries[0].index == Index(3)));
+    assert!(matches!(&records[3], Record::Append(entries) if entries.len() == 1 && entries[0].index == Index(6)));
+    assert_eq!(records.len(), 4);
     replica.persisted(NOW, Synced::attest(Lsn(3)));
     assert_eq!(replica.log.persisted(), Index(6));
     replica.check();
@@ -118,12 +119,12 @@ fn an_overwritten_slot_keeps_the_suffix_and_waits_for_the_disk() {
     let mut replica = replica();
     let (old, new) = (ballot(1, 2), ballot(1, 2));
     let origin = ballot(1, 1);
-    replica.write_entries(vec![entry(2, new, origin, "other")]);
+    replica.write_entries(vec![entry(2, new, origin, "other")].into());
     assert_eq!(log(&replica)[1], (2, new, origin, "other".to_owned()));
     assert_eq!(log(&replica)[3], (4, old, old, "d".to_owned()));
     assert_eq!(replica.log.persisted(), Index(1));
     let records = replica.ready(Lsn(1)).records;
-    assert_eq!(records, [Record::Append(vec![entry(2, new, origin, "other")])]);
+    assert_eq!(records, [Record::Append(vec![entry(2, new, origin, "other")].into())]);
     replica.persisted(NOW, Synced::attest(Lsn(1)));
     assert_eq!(replica.log.persisted(), Index(4));
     replica.check();
@@ -133,11 +134,11 @@ fn an_overwritten_slot_keeps_the_suffix_and_waits_for_the_disk() {
 fn an_entry_of_a_superseded_leader_is_decided_and_void() {
     // Slot 3 was proposed by an older leader than slot 2 and re-proposed by a later one.
     let mut replica = replica();
-    replica.write_entries(vec![entry(3, ballot(1, 2), ballot(1, 1), "late")]);
+    replica.write_entries(vec![entry(3, ballot(1, 2), ballot(1, 1), "late")].into());
     replica.commit = Index(4);
     let ready = replica.ready(Lsn(1));
-    let effects: Vec<bool> = ready.committed.iter().map(|committed| committed.effective).collect();
-    assert_eq!(effects, [true, true, false, true]);
+    let effects: Vec<(usize, bool)> = ready.committed.iter().map(|c| (c.entries.len(), c.effective)).collect();
+    assert_eq!(effects, [(2, true), (1, false), (1, true)]);
     assert_eq!(ready.mark.map(|mark| (mark.position.index, mark.max_origin)), Some((Index(4), ballot(1, 2))));
 }
 
@@ -146,7 +147,7 @@ fn message(ballot: Ballot, body: Body) -> Message {
 }
 
 fn append(prev: Position, entries: Vec<Entry>) -> Body {
-    Body::Append { prev, entries, commit: Index(0), sync_index: Index(0), confirm_seq: 1, preferred: 0 }
+    Body::Append { prev, entries: entries.into(), commit: Index(0), sync_index: Index(0), confirm_seq: 1, preferred: 0 }
 }
 
 /// Known bug 32 (`testscripts/README.md`): nothing a message says may push a counter to its end.

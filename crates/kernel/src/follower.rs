@@ -7,7 +7,8 @@ use base::limits::UNCOMMITTED_BYTES_MAX;
 use base::planted::{Defect, planted};
 use base::{Ballot, Index, ReplicaId};
 
-use crate::entry::{Entry, Position};
+use crate::entries::Entries;
+use crate::entry::Position;
 use crate::message::Body;
 use crate::policy::{AcceptPlan, AppendView};
 use crate::replica::{Replica, RoleState};
@@ -20,7 +21,7 @@ pub(crate) struct Append {
     pub(crate) from: ReplicaId,
     pub(crate) ballot: Ballot,
     pub(crate) prev: Position,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Entries,
     pub(crate) commit: Index,
     pub(crate) sync_index: Index,
     pub(crate) confirm_seq: u64,
@@ -42,7 +43,7 @@ struct Header {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Staged {
     prev: Position,
-    entries: Vec<Entry>,
+    entries: Entries,
 }
 
 impl Replica {
@@ -65,7 +66,7 @@ impl Replica {
         self.reset_election_timer();
         let payload: usize = append.entries.iter().map(|entry| entry.payload.len()).sum();
         if self.log.unapplied_bytes() + payload > UNAPPLIED_BYTES_MAX && self.log.unapplied_bytes() > 0 {
-            append.entries.clear();
+            append.entries.truncate(0);
         }
         let header = Header {
             from: append.from,
@@ -107,9 +108,9 @@ impl Replica {
                     self.cut_log(from);
                 }
                 let mut entries = append.entries;
-                entries.drain(..skip);
-                if let Some(stamp) = restamp {
-                    entries.iter_mut().for_each(|entry| entry.stamp = stamp);
+                entries.skip_front(skip);
+                if let Some(stamp) = restamp.filter(|stamp| entries.iter().any(|entry| entry.stamp != *stamp)) {
+                    entries.to_mut().iter_mut().for_each(|entry| entry.stamp = stamp);
                 }
                 self.write_entries(entries);
                 let verified = if planted(Defect::CommitUnverified) { self.log.last() } else { matched };
@@ -121,8 +122,8 @@ impl Replica {
     }
 
     /// Puts what is staged before the append, if it connects there; else says where it would.
-    fn join_staged(&mut self, mut append: Append) -> Result<Append, (Append, Position)> {
-        let Some(mut staged) = self.staged.take_if(|staged| append.prev.index >= staged.prev.index) else {
+    fn join_staged(&mut self, append: Append) -> Result<Append, (Append, Position)> {
+        let Some(staged) = self.staged.take_if(|staged| append.prev.index >= staged.prev.index) else {
             return Ok(append);
         };
         let offset = usize::try_from(append.prev.index.0 - staged.prev.index.0).unwrap_or(usize::MAX);
@@ -133,8 +134,9 @@ impl Replica {
             return Err((append, hint));
         };
         // A leader's log only grows: where both have entries they are the same.
-        staged.entries.extend(append.entries.drain(overlap.min(append.entries.len())..));
-        Ok(Append { prev: staged.prev, entries: staged.entries, ..append })
+        let news = append.entries.iter().skip(overlap);
+        let entries = staged.entries.iter().chain(news).cloned().collect();
+        Ok(Append { prev: staged.prev, entries, ..append })
     }
 
     /// Takes over the leader's commit index as far as the logs were compared.

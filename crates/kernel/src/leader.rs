@@ -92,11 +92,10 @@ impl Replica {
         Ok((self.append_own(EntryKind::Command, payload), self.promised))
     }
 
-    /// Adds an own entry to the log. It goes to the followers in the same turn as to the own disk.
+    /// Adds an own entry to the log. It goes to disk and followers with all others of the turn: see [`Self::seal`].
     pub(crate) fn append_own(&mut self, kind: EntryKind, payload: Bytes) -> Index {
         let index = self.log.last().next();
         let entry = Entry { index, stamp: self.promised, origin: self.promised, kind, payload };
-        self.out.record_entry(&entry);
         let changed = self.timeline.append(&entry);
         self.log.push(entry);
         if changed {

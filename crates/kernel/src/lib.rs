@@ -10,12 +10,14 @@
 //! The one invariant: nothing leaves a replica that rests on something not yet durable here.
 
 pub mod config;
+pub mod entries;
 pub mod entry;
 pub mod membership;
 pub mod message;
 pub mod ready;
 pub mod wire;
 
+mod cache;
 mod candidate;
 mod change;
 mod check;
@@ -38,6 +40,7 @@ mod timeless;
 mod executor_tests;
 
 pub use config::{Config, Protocol, UnknownProtocol};
+pub use entries::Entries;
 pub use entry::{Entry, EntryKind, Mark, Position};
 pub use membership::{Member, Membership};
 pub use message::{Body, Message};

@@ -18,6 +18,8 @@ use std::collections::VecDeque;
 use base::limits::ENTRY_CACHE_BYTES_MAX;
 use base::{Ballot, Fault, Index};
 
+use crate::cache::Cache;
+use crate::entries::Entries;
 use crate::entry::{Entry, Position};
 
 /// What an entry costs in memory besides its payload, about.
@@ -39,7 +41,7 @@ pub(crate) struct Log {
     persisted: Index,
     applied: Index,
     runs: VecDeque<Run>,
-    cached: VecDeque<Entry>,
+    cached: Cache,
     cached_bytes: usize,
     unapplied_bytes: usize,
 }
@@ -53,7 +55,7 @@ impl Log {
             persisted: base.index,
             applied: base.index,
             runs: VecDeque::new(),
-            cached: VecDeque::new(),
+            cached: Cache::default(),
             cached_bytes: 0,
             unapplied_bytes: 0,
         }
@@ -84,12 +86,12 @@ impl Log {
             return Err(corrupt(format!("entries {}..{cached_from} are missing", base.index.next())));
         }
         log.last = cached_from.prev();
-        for entry in entries {
-            if entry.index != log.last.next() {
-                return Err(corrupt(format!("entry {} after {}", entry.index, log.last)));
+        for (entry, index) in entries.iter().zip(cached_from.0..) {
+            if entry.index != Index(index) {
+                return Err(corrupt(format!("entry {} in the place of {index}", entry.index)));
             }
-            log.push(entry);
         }
+        log.append(entries.into());
         if log.last != last {
             return Err(corrupt(format!("ends at {} instead of {last}", log.last)));
         }
@@ -124,7 +126,7 @@ impl Log {
 
     /// First index whose payload is in memory; one past the end if none is.
     pub(crate) fn cached_from(&self) -> Index {
-        self.cached.front().map_or(self.last.next(), |entry| entry.index)
+        self.cached.first().unwrap_or(self.last.next())
     }
 
     /// Position of the last entry, or the base.
@@ -185,28 +187,42 @@ impl Log {
 
     /// Cached entries from `from` on.
     pub(crate) fn iter_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
-        let skip = self.cached.front().map_or(0, |entry| from.0.saturating_sub(entry.index.0));
-        self.cached.range(usize::try_from(skip).unwrap_or(usize::MAX).min(self.cached.len())..)
+        self.cached.iter_from(from)
+    }
+
+    /// The same, to share. Everything must be sealed.
+    pub(crate) fn pieces_from(&self, from: Index) -> impl Iterator<Item = Entries> {
+        self.cached.pieces_from(from)
     }
 
     /// Entries from `from` on: at most `count_max`, about `bytes_max` payload bytes, at least one. Nothing if the
     /// first one is not in memory.
-    pub(crate) fn slice(&self, from: Index, bytes_max: usize, count_max: usize) -> Vec<Entry> {
+    pub(crate) fn slice(&self, from: Index, bytes_max: usize, count_max: usize) -> Entries {
         if from < self.cached_from() {
-            return Vec::new();
+            return Entries::default();
         }
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
             bytes += entry.payload.len();
             bytes <= bytes_max || entry.index == from
         };
-        // Counted first, so that the copy has the right size from the start.
         let count = self.iter_from(from).take(count_max).take_while(fits).count();
-        self.iter_from(from).take(count).cloned().collect()
+        self.cached.part(from, count)
     }
 
-    /// Adds the next entry.
+    /// Adds the next entries.
+    pub(crate) fn append(&mut self, entries: Entries) {
+        entries.iter().for_each(|entry| self.count(entry));
+        self.cached.append(entries);
+    }
+
+    /// Adds the next entry. Those added one by one are a piece of the log only when they are sealed.
     pub(crate) fn push(&mut self, entry: Entry) {
+        self.count(&entry);
+        self.cached.push(entry);
+    }
+
+    fn count(&mut self, entry: &Entry) {
         assert!(entry.index == self.last.next(), "entry {} appended after {}", entry.index, self.last);
         let extends = self.runs.back().is_some_and(|run| run.stamp == entry.stamp && run.origin == entry.origin);
         if !extends {
@@ -215,15 +231,24 @@ impl Log {
         self.last = entry.index;
         self.cached_bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
         self.unapplied_bytes += entry.payload.len();
-        self.cached.push_back(entry);
+    }
+
+    /// Whether entries were pushed since the last [`Self::seal`].
+    pub(crate) const fn has_open(&self) -> bool {
+        self.cached.has_open()
+    }
+
+    /// Makes one piece of the entries pushed since the last time, and returns it.
+    pub(crate) fn seal(&mut self) -> Entries {
+        self.cached.seal()
     }
 
     /// Removes the entries at `from` and above.
     pub(crate) fn truncate(&mut self, from: Index) {
         assert!(from > self.applied, "truncation from {from} reaches into the applied {}", self.applied);
-        while let Some(entry) = self.cached.pop_back_if(|entry| entry.index >= from) {
-            self.cached_bytes -= entry.payload.len() + ENTRY_OVERHEAD_BYTES;
-            self.unapplied_bytes -= entry.payload.len();
+        while let Some(bytes) = self.cached.pop_back_from(from) {
+            self.cached_bytes -= bytes + ENTRY_OVERHEAD_BYTES;
+            self.unapplied_bytes -= bytes;
         }
         while self.runs.pop_back_if(|run| run.first >= from).is_some() {}
         self.last = self.last.min(from.prev());
@@ -241,11 +266,10 @@ impl Log {
         self.runs[at].origin = entry.origin;
         self.join_run(at + 1);
         self.join_run(at);
-        let offset = usize::try_from(index.0 - self.cached_from().0).expect("unapplied entries are cached");
-        let old = &mut self.cached[offset];
-        self.cached_bytes = self.cached_bytes - old.payload.len() + entry.payload.len();
-        self.unapplied_bytes = self.unapplied_bytes - old.payload.len() + entry.payload.len();
-        *old = entry;
+        let new = entry.payload.len();
+        let old = self.cached.replace(entry);
+        self.cached_bytes = self.cached_bytes - old + new;
+        self.unapplied_bytes = self.unapplied_bytes - old + new;
         self.persisted = self.persisted.min(index.prev());
     }
 
@@ -275,8 +299,8 @@ impl Log {
     pub(crate) fn compact(&mut self, to: Index) {
         assert!(to <= self.applied, "compaction to {to} past applied {}", self.applied);
         let Some(base) = self.position(to) else { return };
-        while let Some(entry) = self.cached.pop_front_if(|entry| entry.index <= to) {
-            self.cached_bytes -= entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+        while let Some(bytes) = self.cached.pop_front_to(to) {
+            self.cached_bytes -= bytes + ENTRY_OVERHEAD_BYTES;
         }
         while self.runs.get(1).is_some_and(|run| run.first <= to.next()) {
             self.runs.pop_front();
@@ -324,8 +348,8 @@ impl Log {
     fn evict(&mut self) {
         let upto = self.applied.min(self.persisted);
         while self.cached_bytes > ENTRY_CACHE_BYTES_MAX {
-            let Some(entry) = self.cached.pop_front_if(|entry| entry.index <= upto) else { return };
-            self.cached_bytes -= entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+            let Some(bytes) = self.cached.pop_front_to(upto) else { return };
+            self.cached_bytes -= bytes + ENTRY_OVERHEAD_BYTES;
         }
     }
 
@@ -341,7 +365,7 @@ impl Log {
         for (before, after) in self.runs.iter().zip(self.runs.iter().skip(1)) {
             assert!(before.first < after.first, "runs {before:?} and {after:?} are out of order");
         }
-        for (entry, index) in self.cached.iter().zip(self.cached_from().0..) {
+        for (entry, index) in self.iter_from(Index(0)).zip(self.cached_from().0..) {
             assert!(entry.index.0 == index, "entry {} cached at {index}", entry.index);
             let run = self.run(entry.index).expect("cached entries lie inside the log");
             assert!((entry.stamp, entry.origin) == (run.stamp, run.origin), "entry {} disagrees with {run:?}", index);
@@ -369,7 +393,7 @@ mod tests {
 
     fn log(rounds: &[u64]) -> Log {
         let mut log = Log::new(Position::default());
-        (1..).zip(rounds).for_each(|(index, round)| log.push(entry(index, *round)));
+        log.append((1..).zip(rounds).map(|(index, round)| entry(index, *round)).collect());
         log.check();
         log
     }
@@ -436,11 +460,20 @@ mod tests {
             for (operation, argument) in operations {
                 let last = plain.len() as u64;
                 let chosen = argument.min(last);
+                if operation > 2 && log.has_open() {
+                    let sealed = log.seal();
+                    prop_assert_eq!(sealed.last(), plain.last());
+                }
                 match operation {
                     0..=2 => {
                         let next = entry(last + 1, argument / 4);
                         log.push(next.clone());
                         plain.push(next);
+                        // Pieces of one entry and of several.
+                        if argument % 3 > 0 {
+                            let sealed = log.seal();
+                            prop_assert_eq!(sealed.last(), plain.last());
+                        }
                     }
                     3 if chosen > log.applied().0 => {
                         log.truncate(Index(chosen));

@@ -3,7 +3,8 @@
 use base::{Ballot, GroupId, Index, ReplicaId};
 
 use crate::config::Protocol;
-use crate::entry::{Entry, Position};
+use crate::entries::Entries;
+use crate::entry::Position;
 use crate::ready::{ReadId, Refusal};
 
 /// Header and body.
@@ -72,7 +73,7 @@ pub enum Body {
         /// First index of the entries the policy asks voters for; past `last` if there are none (in Raft, always).
         suffix_from: Index,
         /// Those entries up to `last`, or as many of them as fit a message; the rest is asked for.
-        suffix: Vec<Entry>,
+        suffix: Entries,
     },
     /// A candidate asks a voter for more of its log, which does not change until the candidate leads. To ask for what
     /// lies past the end says that the candidacy still goes on.
@@ -85,14 +86,14 @@ pub enum Body {
         /// First index of `entries`.
         from: Index,
         /// As many as fit.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// Entries, or none: a heartbeat that also carries the commit index.
     Append {
         /// The entry before `entries`.
         prev: Position,
         /// Consecutive entries after `prev`.
-        entries: Vec<Entry>,
+        entries: Entries,
         /// Leader's commit index.
         commit: Index,
         /// Last index of the log the leader was elected with, marker included.

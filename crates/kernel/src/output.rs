@@ -4,7 +4,9 @@
 use base::limits::APPEND_BYTES_MAX;
 use base::{Index, Instant, Lsn, Synced};
 
+use crate::entries::Entries;
 use crate::entry::{Entry, EntryKind};
+use crate::membership::Timeline;
 use crate::message::Message;
 use crate::ready::{Committed, LoadRequest, ReadDone, Ready, Record, Role};
 use crate::replica::{Replica, RoleState};
@@ -39,33 +41,6 @@ pub(crate) struct Outbox {
     told: Option<(Role, Ballot, Option<NodeId>, bool)>,
 }
 
-impl Outbox {
-    /// Records an entry, joined to the record before it if it follows directly: the proposals of a turn are one record.
-    pub(crate) fn record_entry(&mut self, entry: &Entry) {
-        match self.record_before(entry) {
-            Some(before) => before.push(entry.clone()),
-            None => self.records.push(Record::Append(vec![entry.clone()])),
-        }
-    }
-
-    /// Records consecutive entries in the same way.
-    pub(crate) fn record_entries(&mut self, entries: Vec<Entry>) {
-        let Some(first) = entries.first() else { return };
-        match self.record_before(first) {
-            Some(before) => before.extend(entries),
-            None => self.records.push(Record::Append(entries)),
-        }
-    }
-
-    /// The last record, if `entry` follows directly on its entries.
-    fn record_before(&mut self, entry: &Entry) -> Option<&mut Vec<Entry>> {
-        match self.records.last_mut() {
-            Some(Record::Append(entries)) if entries.last()?.index.next() == entry.index => Some(entries),
-            _ => None,
-        }
-    }
-}
-
 impl Replica {
     /// Ends the turn. `lsn` is the number of the node's log batch that will hold the records; it must be higher than
     /// any before if there are records.
@@ -79,6 +54,7 @@ impl Replica {
     /// turn, pays for none.
     pub fn ready_into(&mut self, lsn: Lsn, ready: &mut Ready) {
         self.start_reads();
+        self.seal();
         self.flush_appends();
         self.maybe_depart();
         self.hand_out(ready);
@@ -106,6 +82,7 @@ impl Replica {
             RoleState::Follower | RoleState::PreCandidate(_) | RoleState::Candidate(_) => false,
         };
         !out.records.is_empty()
+            || self.log.has_open()
             || !out.messages.is_empty()
             || !out.pending.is_empty()
             || !out.reads.is_empty()
@@ -136,27 +113,32 @@ impl Replica {
             return;
         }
         let first = self.timeline.mark().position.index.next();
-        let decided = usize::try_from(self.commit.0 - first.prev().0).unwrap_or(usize::MAX);
-        ready.committed.reserve(decided.min(APPLY_ENTRIES_MAX));
-        let mut bytes = 0;
-        let mut configs = Vec::new();
-        for entry in self.log.iter_from(first).take_while(|entry| entry.index <= self.commit).take(APPLY_ENTRIES_MAX) {
-            bytes += entry.payload.len();
-            if bytes > APPLY_BYTES_MAX && entry.index > first {
-                bytes -= entry.payload.len();
+        let before = self.timeline.mark().membership.clone();
+        let (mut bytes, mut count, mut has_config) = (0, 0, false);
+        let mut fits = |entry: &Entry| {
+            let length = bytes + entry.payload.len();
+            let fits = entry.index <= self.commit && count < APPLY_ENTRIES_MAX;
+            let fits = fits && (length <= APPLY_BYTES_MAX || entry.index == first);
+            if fits {
+                (bytes, count) = (length, count + 1);
+                has_config |= entry.kind == EntryKind::Config;
+            }
+            fits
+        };
+        for mut piece in self.log.pieces_from(first) {
+            let whole = piece.len();
+            piece.truncate(piece.iter().take_while(|entry| fits(entry)).count());
+            let ends_here = piece.len() < whole;
+            hand_out_piece(&mut self.timeline, piece, &mut ready.committed);
+            if ends_here {
                 break;
             }
-            if entry.kind == EntryKind::Config {
-                configs.push(self.timeline.mark().membership.clone());
-            }
-            let effective = self.timeline.hand_out(entry);
-            ready.committed.push(Committed { entry: entry.clone(), effective });
         }
         self.applying.push_back((self.timeline.mark().position.index, bytes));
         self.applying_bytes += bytes;
         ready.mark = Some(self.timeline.mark().clone());
-        if let Some(before) = configs.first() {
-            self.notice_removal(before);
+        if has_config {
+            self.notice_removal(&before);
             self.sync_peers();
         }
     }
@@ -185,5 +167,22 @@ impl Replica {
             self.applying_bytes -= bytes;
         }
         self.maybe_leave_joint();
+    }
+}
+
+/// Hands out a piece of the log: whole, or in stretches that are effective or not.
+fn hand_out_piece(timeline: &mut Timeline, piece: Entries, committed: &mut Vec<Committed>) {
+    let (mut start, mut effective) = (0, true);
+    for (at, entry) in piece.iter().enumerate() {
+        let before = std::mem::replace(&mut effective, timeline.hand_out(entry));
+        if effective != before && at > start {
+            committed.push(Committed { entries: piece.part(start..at), effective: before });
+            start = at;
+        }
+    }
+    let mut entries = piece;
+    entries.skip_front(start);
+    if !entries.is_empty() {
+        committed.push(Committed { entries, effective });
     }
 }

@@ -18,6 +18,7 @@
 
 use base::{Ballot, Index, NodeId, ReplicaId};
 
+use crate::entries::Entries;
 use crate::entry::{Entry, Mark, Position};
 use crate::membership::Membership;
 use crate::message::Message;
@@ -35,7 +36,7 @@ pub enum Record {
         commit: Index,
     },
     /// Entries at consecutive indexes. An index the log already has is overwritten and its suffix kept.
-    Append(Vec<Entry>),
+    Append(Entries),
     /// Entries at `from` and above are gone.
     Truncate {
         /// First index removed.
@@ -87,12 +88,12 @@ pub struct ReadDone {
     pub at: Result<Index, Refusal>,
 }
 
-/// An entry decided by the group, handed out exactly once per incarnation and in index order.
+/// Entries decided by the group, each handed out exactly once per incarnation and in index order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Committed {
-    /// The entry.
-    pub entry: Entry,
-    /// False: the apply fence turns the entry into a no-op, it surely has no effect.
+    /// The entries, at least one.
+    pub entries: Entries,
+    /// False: the apply fence turns these entries into no-ops, they surely have no effect.
     pub effective: bool,
 }
 

@@ -193,11 +193,11 @@ impl Replica {
                 self.on_elect(from, ballot, &claim, forced, membership);
             }
             Body::ElectReply { granted, promised, accepted, commit: _, last, suffix_from, suffix } => {
-                let vote = crate::policy::Vote { accepted, last, suffix_from, suffix };
+                let vote = crate::policy::Vote { accepted, last, suffix_from, suffix: suffix.to_vec() };
                 self.on_elect_reply(from, ballot, granted.then_some(vote), promised);
             }
             Body::FetchLog { from: first } => self.on_fetch_log(from, ballot, first),
-            Body::FetchLogReply { from: first, entries } => self.on_fetch_log_reply(from, ballot, first, entries),
+            Body::FetchLogReply { from: first, entries } => self.on_fetch_log_reply(from, ballot, first, &entries),
             Body::Append { prev, entries, commit, sync_index, confirm_seq, preferred } => {
                 self.preferred = preferred;
                 let append = crate::follower::Append { from, ballot, prev, entries, commit, sync_index, confirm_seq };
@@ -357,7 +357,22 @@ impl Replica {
     /// batch may be lost from any record on, and an old suffix must not come back as committed.
     pub(crate) fn record_hard(&mut self) {
         let commit = self.commit.min(self.log.persisted());
-        self.out.records.push(Record::Hard { promised: self.promised, accepted: self.accepted, commit });
+        self.record(Record::Hard { promised: self.promised, accepted: self.accepted, commit });
+    }
+
+    /// Records a change of the durable state.
+    pub(crate) fn record(&mut self, record: Record) {
+        self.seal();
+        self.out.records.push(record);
+    }
+
+    /// Records the own entries that were proposed since the last record. They stay together from here on: the log, the
+    /// record, the appends to the followers and the hand-out share them.
+    pub(crate) fn seal(&mut self) {
+        if self.log.has_open() {
+            let entries = self.log.seal();
+            self.out.records.push(Record::Append(entries));
+        }
     }
 
     /// Moves the accepted ballot: the whole log counts as accepted in `ballot` now. Not before that is durable, though,

@@ -5,6 +5,7 @@ use base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use base::{Ballot, Index, ReplicaId};
 
 use crate::config::Config;
+use crate::entries::Entries;
 use crate::entry::{Entry, Position};
 use crate::leader::Leadership;
 use crate::log::Log;
@@ -142,30 +143,30 @@ impl Turn<'_> {
         }
         // Entries wait for the follower's disk before they are acknowledged, an empty append does not: a read must not.
         if peer.confirm_due || (!said && (peer.heartbeat_due || tells_commit(peer, self.commit))) {
-            self.append(id, peer, Vec::new());
+            self.append(id, peer, Entries::default());
         }
         peer.heartbeat_due = false;
         peer.confirm_due = false;
     }
 
     /// The next entries for `peer`, from memory or from a finished load; else they are asked of the host.
-    fn next_entries(&mut self, id: ReplicaId, peer: &mut Progress) -> Vec<Entry> {
+    fn next_entries(&mut self, id: ReplicaId, peer: &mut Progress) -> Entries {
         let bytes_max = peer.window().min(APPEND_BYTES_MAX);
         if peer.next >= self.log.cached_from() {
             return self.log.slice(peer.next, bytes_max, APPEND_ENTRIES_MAX);
         }
         if !peer.loaded.is_empty() {
-            return take_loaded(peer, bytes_max);
+            return take_loaded(peer, bytes_max).into();
         }
         if peer.loading.is_none() {
             peer.loading = Some(peer.next);
             let until = self.log.cached_from();
             self.loads.push(LoadRequest { to: id, from: peer.next, until, bytes_max: LOAD_BYTES_MAX });
         }
-        Vec::new()
+        Entries::default()
     }
 
-    fn append(&mut self, id: ReplicaId, peer: &mut Progress, entries: Vec<Entry>) {
+    fn append(&mut self, id: ReplicaId, peer: &mut Progress, entries: Entries) {
         *self.confirm_seq += 1;
         let (prev, last) = match entries.first().zip(entries.last()) {
             Some((first, last)) => (first.index.prev(), last.index),

@@ -58,6 +58,7 @@ impl Replica {
             // Only a replica that never led can lack what is committed, but its log is about to be replaced.
             self.become_follower(self.promised, self.leader.filter(|leader| *leader != self.id()));
         }
+        self.seal();
         let before = self.timeline.at(self.commit).clone();
         self.commit = self.commit.max(position.index);
         self.staged = None;
@@ -70,7 +71,7 @@ impl Replica {
             self.log = Log::new(position);
             self.durable.restarted(position.index);
         }
-        self.out.records.push(Record::Compact { base: position, keep_suffix });
+        self.record(Record::Compact { base: position, keep_suffix });
         self.timeline = crate::membership::Timeline::new(mark, self.log.iter_from(position.index.next()));
         self.sync_peers();
         self.notice_removal(&before);
@@ -85,7 +86,7 @@ impl Replica {
         let to = to.min(self.log.persisted());
         if to > self.log.base().index {
             self.log.compact(to);
-            self.out.records.push(Record::Compact { base: self.log.base(), keep_suffix: true });
+            self.record(Record::Compact { base: self.log.base(), keep_suffix: true });
         }
         true
     }

@@ -10,6 +10,7 @@ use base::{Ballot, DecodeError, GroupId, Index, NodeId, Reader, ReplicaId};
 use bytes::Bytes;
 
 use crate::config::Protocol;
+use crate::entries::Entries;
 use crate::entry::{Entry, EntryKind, Mark, Position};
 use crate::membership::Membership;
 use crate::message::{Body, Message};
@@ -347,13 +348,13 @@ fn put_entries(out: &mut Vec<u8>, entries: &[Entry]) {
 /// Set in the kind byte of an entry with the ballots of the entry before it.
 const REPEATED: u8 = 0x80;
 
-fn entries(reader: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
+fn entries(reader: &mut Reader) -> Result<Entries, DecodeError> {
     let count = reader.varint("number of entries")?;
     // An entry takes two bytes at least, so a count beyond that is a lie and must not size an allocation.
     let count = usize::try_from(count).ok().filter(|count| *count <= reader.remaining() / 2);
     let count = count.ok_or_else(|| reader.error("number of entries"))?;
     if count == 0 {
-        return Ok(Vec::new());
+        return Ok(Entries::default());
     }
     let first = index(reader)?;
     if first.0.checked_add(count as u64).is_none() {
@@ -370,7 +371,7 @@ fn entries(reader: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
         let payload = reader.bytes("payload")?;
         entries.push(Entry { index: Index(first.0 + offset), stamp, origin, kind, payload });
     }
-    Ok(entries)
+    Ok(entries.into())
 }
 
 const fn kind_of(kind: u8) -> Option<EntryKind> {

@@ -57,7 +57,7 @@ fn messages_have_these_bytes() {
         commit: Index(3),
         last: at(5, 6, 2),
         suffix_from: Index(5),
-        suffix: vec![entry(5, 6, EntryKind::Command, b"x")],
+        suffix: vec![entry(5, 6, EntryKind::Command, b"x")].into(),
     };
     check(reply, 4, &[1, 6, 2, 0, 0, 3, 5, 6, 2, 5, 1, 5, 2, 6, 1, 6, 1, 1, b'x']);
     let append = Body::Append {
@@ -66,7 +66,8 @@ fn messages_have_these_bytes() {
             entry(5, 7, EntryKind::EpochStart, b""),
             entry(6, 7, EntryKind::Command, b"ab"),
             entry(7, 8, EntryKind::Config, b"c"),
-        ],
+        ]
+        .into(),
         commit: Index(4),
         sync_index: Index(5),
         confirm_seq: 130,
@@ -86,7 +87,7 @@ fn messages_have_these_bytes() {
     check(Body::SnapshotInstalled { position: at(5, 6, 2) }, 10, &[5, 6, 2]);
     check(Body::Removed { index: Index(4) }, 11, &[4]);
     check(Body::FetchLog { from: Index(4) }, 12, &[4]);
-    let part = Body::FetchLogReply { from: Index(5), entries: vec![entry(5, 6, EntryKind::Command, b"x")] };
+    let part = Body::FetchLogReply { from: Index(5), entries: vec![entry(5, 6, EntryKind::Command, b"x")].into() };
     check(part, 13, &[5, 1, 5, 2, 6, 1, 6, 1, 1, b'x']);
 }
 
@@ -148,7 +149,7 @@ fn a_count_that_the_input_cannot_hold_is_refused_before_anything_is_allocated() 
 fn payloads_are_slices_of_the_input() {
     let body = Body::Append {
         prev: at(4, 6, 2),
-        entries: vec![entry(5, 7, EntryKind::Command, b"a payload that is shared")],
+        entries: vec![entry(5, 7, EntryKind::Command, b"a payload that is shared")].into(),
         commit: Index(4),
         sync_index: Index(5),
         confirm_seq: 1,
@@ -170,7 +171,7 @@ fn any_position() -> impl Strategy<Value = Position> {
     (any::<u64>(), any_ballot()).prop_map(|(index, stamp)| Position { index: Index(index), stamp })
 }
 
-fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
+fn any_entries() -> impl Strategy<Value = Entries> {
     let kind = prop_oneof![Just(EntryKind::EpochStart), Just(EntryKind::Command), Just(EntryKind::Config)];
     let one = (any_ballot(), any_ballot(), kind, proptest::collection::vec(any::<u8>(), 0..20));
     (0..u64::MAX / 2, proptest::collection::vec(one, 0..6)).prop_map(|(first, list)| {

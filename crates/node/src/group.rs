@@ -182,9 +182,12 @@ impl Group {
 
     /// Turns decided entries into one `Apply`, and settles the proposals that waited for their slots.
     pub(crate) fn apply(&mut self, committed: &mut Vec<Committed>, mark: kernel::Mark, effects: &mut Vec<Effect>) {
-        let mut tasks = Vec::with_capacity(committed.len());
-        let bytes = committed.iter().map(|committed| committed.entry.payload.len()).sum();
-        for Committed { entry, effective } in committed.drain(..) {
+        let mut tasks = Vec::with_capacity(committed.iter().map(|committed| committed.entries.len()).sum());
+        let mut bytes = 0;
+        let entries =
+            committed.iter().flat_map(|Committed { entries, effective }| entries.iter().map(|e| (e, *effective)));
+        for (entry, effective) in entries {
+            bytes += entry.payload.len();
             assert_eq!(entry.index, self.handed.next(), "entries are handed out in order");
             self.handed = entry.index;
             self.retention.applied(entry.index, entry.payload.len());
@@ -194,7 +197,7 @@ impl Group {
             }
             match (entry.kind, effective) {
                 (kernel::EntryKind::Command, true) => {
-                    tasks.push(Task { payload: entry.payload, reply: settled.winner });
+                    tasks.push(Task { payload: entry.payload.clone(), reply: settled.winner });
                 }
                 // A fenced command is a no-op on every replica: surely not done.
                 (kernel::EntryKind::Command, false) => {
@@ -207,6 +210,7 @@ impl Group {
                 }
             }
         }
+        committed.clear();
         assert_eq!(mark.position.index, self.handed, "the mark names the last entry");
         self.backlog.push_back((self.handed, bytes));
         self.backlog_bytes += bytes;

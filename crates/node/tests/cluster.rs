@@ -187,7 +187,7 @@ impl Host {
     fn record(&mut self, record: Record) {
         match record {
             Record::Hard { .. } => {}
-            Record::Append(entries) => self.log.extend(entries.into_iter().map(|entry| (entry.index, entry))),
+            Record::Append(entries) => self.log.extend(entries.iter().map(|entry| (entry.index, entry.clone()))),
             Record::Truncate { from } => drop(self.log.split_off(&from)),
             Record::Compact { base, keep_suffix } => {
                 let rest = self.log.split_off(&base.index.next());

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use base::{Ballot, GroupId, Index, Lsn};
-use kernel::{Body, Entry, EntryKind, Message, Position, Record, Recovered};
+use kernel::{Body, Entries, Entry, EntryKind, Message, Position, Record, Recovered};
 
 use crate::trace::hash_bytes;
 
@@ -260,9 +260,9 @@ mod tests {
     fn ledger() -> Ledger {
         let mut ledger = Ledger::default();
         let hard = Record::Hard { promised: BALLOT, accepted: Ballot::ZERO, commit: Index(0) };
-        ledger.issue(Lsn(1), &[(GROUP, vec![hard, Record::Append(vec![entry(1), entry(2)])])]);
+        ledger.issue(Lsn(1), &[(GROUP, vec![hard, Record::Append(vec![entry(1), entry(2)].into())])]);
         ledger.synced(Lsn(1));
-        ledger.issue(Lsn(2), &[(GROUP, vec![Record::Append(vec![entry(3)])])]);
+        ledger.issue(Lsn(2), &[(GROUP, vec![Record::Append(vec![entry(3)].into())])]);
         ledger
     }
 
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn what_a_later_leader_has_written_since_takes_nothing_back() {
         let mut ledger = ledger();
-        let overwrite = |stamp| vec![(GROUP, vec![Record::Append(vec![Entry { stamp, ..entry(2) }])])];
+        let overwrite = |stamp| vec![(GROUP, vec![Record::Append(vec![Entry { stamp, ..entry(2) }].into())])];
         ledger.issue(Lsn(3), &overwrite(Ballot::new(2, NodeId(2))));
         assert_eq!(ledger.check(&acknowledgement(2), Index(0)), Ok(true));
         let mut ledger = self::ledger();
@@ -307,7 +307,7 @@ mod tests {
             commit: Index(0),
             last: Position::default(),
             suffix_from: Index(0),
-            suffix: Vec::new(),
+            suffix: Entries::default(),
         };
         let vote = Message { ballot: Ballot::new(2, NodeId(2)), body, ..acknowledgement(0) };
         assert!(ledger().check(&vote, Index(0)).is_err());

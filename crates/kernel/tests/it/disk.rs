@@ -66,10 +66,9 @@ impl Machine {
     }
 
     pub(crate) fn apply(&mut self, committed: &[Committed], mark: Mark) {
-        for Committed { entry, effective } in committed {
-            if *effective && entry.kind == EntryKind::Command {
-                self.commands.push((entry.index, entry.payload.clone()));
-            }
+        for Committed { entries, .. } in committed.iter().filter(|committed| committed.effective) {
+            let commands = entries.iter().filter(|entry| entry.kind == EntryKind::Command);
+            self.commands.extend(commands.map(|entry| (entry.index, entry.payload.clone())));
         }
         self.mark = mark;
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Ballot, Index, ReplicaId};
 use bytes::Bytes;
-use kernel::{Body, Committed, Entry, EntryKind, Message, Protocol, ReadId, Role};
+use kernel::{Body, Entry, EntryKind, Message, Protocol, ReadId, Role};
 
 use crate::world::{Event, World};
 
@@ -99,7 +99,7 @@ impl Invariants {
             match event {
                 Event::Role(host, Role::LeaderElect | Role::Leader) => self.on_leader(world, host),
                 Event::Role(..) => {}
-                Event::Committed(host, committed) => self.on_committed(world, host, &committed),
+                Event::Committed(host, entry, effective) => self.on_committed(world, host, entry, effective),
                 Event::Read(host, done) => {
                     let asked = self.reads.remove(&(host, done.id));
                     let asked =
@@ -146,9 +146,9 @@ impl Invariants {
 
     /// I3/I4/I8: every replica is handed the same entries, in order, with the same effect; I7: a leader decides only
     /// what a quorum holds durably.
-    fn on_committed(&mut self, world: &World, host: u64, committed: &Committed) {
-        let Entry { index, stamp, origin, kind, payload } = committed.entry.clone();
-        let new = Chosen { origin, kind, payload, effective: committed.effective };
+    fn on_committed(&mut self, world: &World, host: u64, entry: Entry, effective: bool) {
+        let Entry { index, stamp, origin, kind, payload } = entry;
+        let new = Chosen { origin, kind, payload, effective };
         if let Some(old) = self.chosen.get(&index) {
             assert!(*old == new, "I3: {host} is handed {new:?} at {index}, others {old:?}");
         } else {

@@ -13,9 +13,9 @@ pub(crate) fn event(event: &Event) -> String {
     match event {
         Event::Sent(message) => self::message(message),
         Event::Role(host, role) => format!("n{host} is {role:?}"),
-        Event::Committed(host, committed) => {
-            let void = if committed.effective { "" } else { " void" };
-            format!("n{host} applies {}{void}", entry(&committed.entry))
+        Event::Committed(host, committed, effective) => {
+            let void = if *effective { "" } else { " void" };
+            format!("n{host} applies {}{void}", entry(committed))
         }
         Event::Read(host, done) => match done.at {
             Ok(at) => format!("n{host} read {} at {at}", done.id.0),
@@ -23,7 +23,13 @@ pub(crate) fn event(event: &Event) -> String {
         },
         Event::SnapshotWanted(from, to) => format!("n{from} wants to send n{to} a snapshot"),
         Event::Wrote(host, records) => {
-            let records: Vec<String> = records.iter().map(record).collect();
+            let follows = |before: &Record, after: &Record| match (before, after) {
+                (Record::Append(before), Record::Append(after)) => {
+                    before[before.len() - 1].index.next() == after[0].index
+                }
+                _ => false,
+            };
+            let records: Vec<String> = records.chunk_by(follows).map(joined).collect();
             format!("n{host} writes {}", records.join("; "))
         }
         Event::Loaded(host, load) => format!("n{host} loads {}..{} for n{}", load.from, load.until, load.to.0),
@@ -104,6 +110,18 @@ pub(crate) fn entry(entry: &Entry) -> String {
         EntryKind::Config => "members".into(),
     };
     format!("{} {what}", position(entry.position()))
+}
+
+/// One record, or several that append one after the other: how entries are spread over records means nothing.
+fn joined(records: &[Record]) -> String {
+    let appended = |record: &Record| match record {
+        Record::Append(entries) => entries.to_vec(),
+        Record::Hard { .. } | Record::Truncate { .. } | Record::Compact { .. } => Vec::new(),
+    };
+    match records {
+        [one] => record(one),
+        several => record(&Record::Append(several.iter().flat_map(appended).collect())),
+    }
 }
 
 fn record(record: &Record) -> String {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use base::{GroupId, Index, Instant, Lsn, NodeId, ReplicaId, Synced};
 use kernel::{
-    Committed, Config, LoadRequest, Mark, Member, Membership, Message, Protocol, ReadDone, Ready, Record, Replica, Role,
+    Committed, Config, Entry, LoadRequest, Mark, Member, Membership, Message, Protocol, ReadDone, Ready, Record,
+    Replica, Role,
 };
 
 use crate::disk::{Disk, Machine};
@@ -36,7 +37,8 @@ pub(crate) struct Host {
 pub(crate) enum Event {
     Sent(Message),
     Role(u64, Role),
-    Committed(u64, Committed),
+    /// One entry, and whether it is effective.
+    Committed(u64, Entry, bool),
     Read(u64, ReadDone),
     SnapshotWanted(u64, u64),
     Wrote(u64, Vec<Record>),
@@ -196,7 +198,8 @@ impl World {
             }
         }
         for committed in &ready.committed {
-            self.events.push(Event::Committed(number, committed.clone()));
+            let one = |entry: &Entry| Event::Committed(number, entry.clone(), committed.effective);
+            self.events.extend(committed.entries.iter().map(one));
         }
         if let Some(mark) = ready.mark {
             self.host(number).to_apply.push_back((ready.committed, mark));

@@ -60,7 +60,7 @@ fn what_was_synced_comes_back() {
     let (mut wal, recovered) = open(true).expect("create");
     assert!(recovered.groups().is_empty());
     let entries: Vec<Entry> = (1..=20).map(|index| entry(index, 3, 1000)).collect();
-    write(&mut wal, GROUP, vec![hard(3, 0), Record::Append(entries.clone())]);
+    write(&mut wal, GROUP, vec![hard(3, 0), Record::Append(entries.clone().into())]);
     write(&mut wal, GROUP, vec![Record::Truncate { from: Index(19) }, hard(4, 17)]);
     let base = Position { index: Index(2), stamp: ballot(3) };
     write(&mut wal, GROUP, vec![Record::Compact { base, keep_suffix: true }]);
@@ -87,7 +87,7 @@ fn old_segments_are_reused_and_the_log_stays_small() {
     let disk = MemDisk::new(1);
     let (mut wal, _) = Wal::open(Arc::new(disk.clone()), IDENTITY, SMALL).expect("create");
     for index in 1..2000u64 {
-        let mut records = vec![Record::Append(vec![entry(index, 1, 500)])];
+        let mut records = vec![Record::Append(vec![entry(index, 1, 500)].into())];
         if index % 10 == 0 {
             let base = Position { index: Index(index - 5), stamp: ballot(1) };
             records.push(Record::Compact { base, keep_suffix: true });
@@ -114,7 +114,7 @@ fn a_full_disk_is_announced_and_a_restart_finds_everything() {
     let mut index = 1;
     let fault = loop {
         let lsn = wal.next_lsn();
-        wal.append(lsn, &[(GROUP, vec![Record::Append(vec![entry(index, 1, 3000)])])]).expect("append");
+        wal.append(lsn, &[(GROUP, vec![Record::Append(vec![entry(index, 1, 3000)].into())])]).expect("append");
         match wal.sync() {
             Ok(_) => index += 1,
             Err(fault) => break fault,
@@ -136,7 +136,7 @@ fn a_full_disk_is_announced_and_a_restart_finds_everything() {
     let (mut wal, recovered) = Wal::open(Arc::new(disk), IDENTITY, SMALL).expect("open");
     let state = recovered.group(&mut wal, GROUP, mark(0, 0)).expect("recover");
     assert_eq!(state.last, Index(index - 1), "what was acknowledged, and nothing of what failed");
-    write(&mut wal, GROUP, vec![Record::Append(vec![entry(index, 1, 10)])]);
+    write(&mut wal, GROUP, vec![Record::Append(vec![entry(index, 1, 10)].into())]);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn readers_on_other_threads_never_see_anything_wrong() {
             })
             .collect();
         for index in 1..3000u64 {
-            let mut records = vec![Record::Append(vec![entry(index, 1, 700)])];
+            let mut records = vec![Record::Append(vec![entry(index, 1, 700)].into())];
             if index % 20 == 0 {
                 let base = Position { index: Index(index - 15), stamp: ballot(1) };
                 records.push(Record::Compact { base, keep_suffix: true });
@@ -189,7 +189,7 @@ fn a_mark_that_the_log_does_not_reach_starts_the_log_anew() {
     let open = || Wal::open(Arc::new(disk.clone()), IDENTITY, SMALL).expect("open");
     let (mut wal, _) = open();
     let entries: Vec<Entry> = (1..=10).map(|index| entry(index, 3, 10)).collect();
-    write(&mut wal, GROUP, vec![hard(7, 4), Record::Append(entries)]);
+    write(&mut wal, GROUP, vec![hard(7, 4), Record::Append(entries.into())]);
     drop(wal);
     // A higher stamp at the mark is the same entry, accepted again; a lower one is another entry.
     let (mut wal, recovered) = open();
@@ -200,7 +200,7 @@ fn a_mark_that_the_log_does_not_reach_starts_the_log_anew() {
         assert_eq!((state.base, state.last), (mark(at, stamp).position, Index(at)));
         assert_eq!((state.promised, state.entries.len(), state.runs.len()), (ballot(7), 0, 0));
     }
-    write(&mut wal, GROUP, vec![Record::Append(vec![entry(501, 8, 10)])]);
+    write(&mut wal, GROUP, vec![Record::Append(vec![entry(501, 8, 10)].into())]);
     drop(wal);
     let (mut wal, recovered) = open();
     let state = recovered.group(&mut wal, GROUP, mark(500, 3)).expect("recover");
@@ -227,7 +227,7 @@ fn one_turn_of_many_groups_is_one_flush() {
     let (writes, syncs) = disk.counts();
     for turn in 1..=3 {
         let batch: Vec<_> =
-            (0..100).map(|group| (GroupId(group), vec![Record::Append(vec![entry(turn, 1, 200)])])).collect();
+            (0..100).map(|group| (GroupId(group), vec![Record::Append(vec![entry(turn, 1, 200)].into())])).collect();
         wal.append(wal.next_lsn(), &batch).expect("append");
     }
     assert_eq!(wal.sync().expect("sync").into_inner(), Lsn(3));
@@ -235,6 +235,6 @@ fn one_turn_of_many_groups_is_one_flush() {
     wal.append(Lsn(10), &[]).expect("a turn without records");
     assert_eq!(wal.sync().expect("sync").into_inner(), Lsn(10));
     assert_eq!(disk.counts(), (writes + 1, syncs + 1), "nothing to write");
-    let large = vec![(GROUP, vec![Record::Append(vec![entry(4, 1, 2 << 20)])])];
+    let large = vec![(GROUP, vec![Record::Append(vec![entry(4, 1, 2 << 20)].into())])];
     assert!(matches!(wal.append(Lsn(11), &large), Err(Fault::Refused(_))), "larger than a segment");
 }

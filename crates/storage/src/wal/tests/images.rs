@@ -25,9 +25,9 @@ fn turns() -> Vec<Vec<(GroupId, Vec<Record>)>> {
     let other = GroupId(9);
     vec![
         vec![(GROUP, vec![hard(1), Record::Append((1..6).map(|index| entry(index, 1, 100)).collect())])],
-        vec![(GROUP, vec![Record::Append(vec![entry(6, 1, 4500)])]), (other, vec![hard(2)])],
-        vec![(GROUP, vec![Record::Truncate { from: Index(4) }, Record::Append(vec![entry(4, 2, 10)])])],
-        vec![(other, vec![Record::Append(vec![entry(1, 2, 0)])])],
+        vec![(GROUP, vec![Record::Append(vec![entry(6, 1, 4500)].into())]), (other, vec![hard(2)])],
+        vec![(GROUP, vec![Record::Truncate { from: Index(4) }, Record::Append(vec![entry(4, 2, 10)].into())])],
+        vec![(other, vec![Record::Append(vec![entry(1, 2, 0)].into())])],
         vec![(GROUP, vec![Record::Compact { base: position(2, 1), keep_suffix: true }, hard(3)])],
         vec![(GROUP, vec![Record::Append((3..6).map(|index| entry(index, 3, 20)).collect())])],
     ]
@@ -84,7 +84,7 @@ fn outcome(image: &Image, contents: &[u8], allowed: &[usize]) -> Result<Option<u
     let state = found?;
     let mut model = image.states[state].1.clone();
     let lsn = wal.next_lsn();
-    let turn = [(GroupId(77), vec![Record::Append(vec![entry(1, 1, 50)])])];
+    let turn = [(GroupId(77), vec![Record::Append(vec![entry(1, 1, 50)].into())])];
     wal.append(lsn, &turn).map_err(|fault| fault.to_string())?;
     wal.sync().map_err(|fault| fault.to_string())?;
     model.apply(lsn.0, &turn);
@@ -158,7 +158,8 @@ fn read_stale_copy() -> Result<Loaded, Fault> {
     let (mut wal, _) = open(&disk);
     let mut places = Vec::new();
     for round in 1..3 {
-        wal.append(wal.next_lsn(), &[(GROUP, vec![Record::Append(vec![entry(1, round, 300)])])]).expect("append");
+        wal.append(wal.next_lsn(), &[(GROUP, vec![Record::Append(vec![entry(1, round, 300)].into())])])
+            .expect("append");
         wal.sync().expect("sync");
         places.push(wal.read_index().groups[&GROUP].location(Index(1)).expect("there"));
     }
@@ -184,7 +185,7 @@ fn without_addresses_a_stale_record_would_be_served() {
 fn read_rotten_record() -> Result<Loaded, Fault> {
     let disk = MemDisk::new(0);
     let (mut wal, _) = open(&disk);
-    wal.append(wal.next_lsn(), &[(GROUP, vec![Record::Append(vec![entry(1, 1, 300)])])]).expect("append");
+    wal.append(wal.next_lsn(), &[(GROUP, vec![Record::Append(vec![entry(1, 1, 300)].into())])]).expect("append");
     wal.sync().expect("sync");
     let place = wal.read_index().groups[&GROUP].location(Index(1)).expect("there");
     disk.flip(&segment_name(1), u64::from(place.offset) + u64::from(place.len) - 1, 1);
@@ -253,7 +254,7 @@ fn long_log() -> (MemDisk, Model, u64, u64) {
         if index > 400 && early && wal.active.segment.number > 60 {
             break;
         }
-        let mut records = vec![Record::Append(vec![entry(index, 1, 900)])];
+        let mut records = vec![Record::Append(vec![entry(index, 1, 900)].into())];
         if index % 40 == 0 {
             records.push(Record::Compact { base: position(index - 20, 1), keep_suffix: true });
         }

@@ -194,13 +194,13 @@ impl World {
         match choice {
             0..=9 => {
                 let count = 1 + self.prng.below(5);
-                Record::Append(self.entries(last + 1, count))
+                Record::Append(self.entries(last + 1, count).into())
             }
             10 | 11 if last > base => {
                 self.round += 1;
                 let from = base + 1 + self.prng.below(last - base);
                 let count = 1 + self.prng.below(last - from + 2);
-                Record::Append(self.entries(from, count))
+                Record::Append(self.entries(from, count).into())
             }
             12 if last > base => {
                 self.round += 1;

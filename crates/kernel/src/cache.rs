@@ -1,0 +1,147 @@
+//! The entries of a log that are in memory, in the pieces in which they came.
+//!
+//! ```text
+//!   | piece | piece |  piece  | open |
+//!     shared with records, messages    proposed in this turn, nobody else's yet
+//!     and hand-outs
+//! ```
+//! Invariant: indexes are consecutive and no piece is empty. Where one piece ends and the next begins means nothing:
+//! equality and hash do not see it.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+
+use base::Index;
+
+use crate::entries::Entries;
+use crate::entry::Entry;
+
+/// See the module's picture.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cache {
+    pieces: VecDeque<Entries>,
+    open: Vec<Entry>,
+}
+
+impl Cache {
+    /// Index of the first entry.
+    pub(crate) fn first(&self) -> Option<Index> {
+        let first = self.pieces.front().map_or_else(|| self.open.first(), |piece| piece.first());
+        first.map(|entry| entry.index)
+    }
+
+    /// Adds a piece. Nothing may be open.
+    pub(crate) fn append(&mut self, piece: Entries) {
+        assert!(self.open.is_empty(), "a piece appended after {} open entries", self.open.len());
+        if !piece.is_empty() {
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// Adds an entry, to become a piece with those that follow until [`Self::seal`].
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.open.push(entry);
+    }
+
+    /// Whether there is anything to seal.
+    pub(crate) const fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Makes a piece of what is open, and returns it.
+    pub(crate) fn seal(&mut self) -> Entries {
+        let piece: Entries = self.open.drain(..).collect();
+        self.append(piece.clone());
+        piece
+    }
+
+    /// The place of the piece that holds `index` or, if it lies before the first entry, of the first one; past the end
+    /// if no piece reaches `index`.
+    fn place(&self, index: Index) -> usize {
+        let ends_before = |piece: &Entries| piece.last().is_some_and(|last| last.index < index);
+        // Nearly every question is about the newest entries.
+        match self.pieces.len().checked_sub(1) {
+            Some(last) if self.pieces[last][0].index <= index => last + usize::from(ends_before(&self.pieces[last])),
+            _ => self.pieces.partition_point(ends_before),
+        }
+    }
+
+    /// Entries from `from` on, in shared pieces. Nothing may be open.
+    pub(crate) fn pieces_from(&self, from: Index) -> impl Iterator<Item = Entries> {
+        assert!(self.open.is_empty(), "{} open entries are nobody's yet", self.open.len());
+        self.pieces.range(self.place(from)..).map(move |piece| piece.part(offset(piece, from)..piece.len()))
+    }
+
+    /// Entries from `from` on.
+    pub(crate) fn iter_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
+        let pieces = self.pieces.range(self.place(from)..).map(move |piece| &piece[offset(piece, from)..]);
+        pieces.chain(std::iter::once(&self.open[offset(&self.open, from)..])).flatten()
+    }
+
+    /// `count` entries from `from` on, which must be there: shared if they lie in one piece.
+    pub(crate) fn part(&self, from: Index, count: usize) -> Entries {
+        if let Some(piece) = self.pieces.get(self.place(from)) {
+            let start = offset(piece, from);
+            if start + count <= piece.len() {
+                return piece.part(start..start + count);
+            }
+        }
+        self.iter_from(from).take(count).cloned().collect()
+    }
+
+    /// Removes the first entry if it is at most at `to`. Returns its payload's length.
+    pub(crate) fn pop_front_to(&mut self, to: Index) -> Option<usize> {
+        let piece = self.pieces.front_mut()?;
+        let length = piece.first().filter(|entry| entry.index <= to)?.payload.len();
+        piece.skip_front(1);
+        if piece.is_empty() {
+            self.pieces.pop_front();
+        }
+        Some(length)
+    }
+
+    /// Removes the last entry if it is at least at `from`. Returns its payload's length. Nothing may be open.
+    pub(crate) fn pop_back_from(&mut self, from: Index) -> Option<usize> {
+        assert!(self.open.is_empty(), "{} open entries were not recorded", self.open.len());
+        let piece = self.pieces.back_mut()?;
+        let length = piece.last().filter(|entry| entry.index >= from)?.payload.len();
+        piece.truncate(piece.len() - 1);
+        if piece.is_empty() {
+            self.pieces.pop_back();
+        }
+        Some(length)
+    }
+
+    /// Replaces the entry at the index of `entry`, which must be there. Returns the old payload's length.
+    pub(crate) fn replace(&mut self, entry: Entry) -> usize {
+        let place = self.place(entry.index);
+        let piece = self.pieces.get_mut(place).expect("an entry that is replaced is in a piece");
+        let at = offset(piece, entry.index);
+        let old = std::mem::replace(&mut piece.to_mut()[at], entry);
+        old.payload.len()
+    }
+}
+
+/// The place of `index` in consecutive entries: zero if it lies before them, their number if it lies behind.
+fn offset(entries: &[Entry], index: Index) -> usize {
+    let first = entries.first().map_or(index, |entry| entry.index);
+    usize::try_from(index.0.saturating_sub(first.0)).unwrap_or(usize::MAX).min(entries.len())
+}
+
+impl PartialEq for Cache {
+    fn eq(&self, other: &Self) -> bool {
+        // What is open is still to be recorded and sent.
+        self.open.len() == other.open.len() && self.iter_from(Index(0)).eq(other.iter_from(Index(0)))
+    }
+}
+
+impl Eq for Cache {}
+
+impl Hash for Cache {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.open.len().hash(state);
+        for entry in self.iter_from(Index(0)) {
+            entry.hash(state);
+        }
+    }
+}
