@@ -78,15 +78,32 @@ impl Cache {
         pieces.chain(std::iter::once(&self.open[offset(&self.open, from)..])).flatten()
     }
 
-    /// `count` entries from `from` on, which must be there: shared if they lie in one piece.
-    pub(crate) fn part(&self, from: Index, count: usize) -> Entries {
-        if let Some(piece) = self.pieces.get(self.place(from)) {
-            let start = offset(piece, from);
-            if start + count <= piece.len() {
-                return piece.part(start..start + count);
-            }
+    /// Entries from `from` on as long as `fits` says so: shared if they lie in one piece.
+    pub(crate) fn slice(&self, from: Index, mut fits: impl FnMut(&Entry) -> bool) -> Entries {
+        let Some(piece) = self.pieces.get(self.place(from)) else {
+            return self.iter_from(from).take_while(|entry| fits(entry)).cloned().collect();
+        };
+        let start = offset(piece, from);
+        let count = piece[start..].iter().take_while(|entry| fits(entry)).count();
+        let (shared, next) = (piece.part(start..start + count), Index(from.0 + count as u64));
+        if start + count < piece.len() {
+            return shared;
         }
-        self.iter_from(from).take(count).cloned().collect()
+        let mut rest = self.iter_from(next).take_while(|entry| fits(entry)).peekable();
+        if rest.peek().is_none() { shared } else { shared.iter().chain(rest).cloned().collect() }
+    }
+
+    /// Payload bytes of the entries after `after` up to `to`.
+    pub(crate) fn payload_bytes(&self, after: Index, to: Index) -> usize {
+        let mut bytes = 0;
+        for piece in self.pieces.range(self.place(after.next())..) {
+            if piece[0].index > to {
+                break;
+            }
+            let wanted = &piece[offset(piece, after.next())..offset(piece, to.next())];
+            bytes += wanted.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        }
+        bytes
     }
 
     /// Removes the first entry if it is at most at `to`. Returns its payload's length.

@@ -16,7 +16,7 @@ use base::{Ballot, Index, NodeId, ReplicaId};
 use crate::entries::Entries;
 use crate::entry::{Entry, Position};
 use crate::membership::{Membership, Timeline};
-use crate::message::Body;
+use crate::message::{Body, Suffix};
 use crate::policy::{Claim, Electorate, Grant, LogPlan, LogView, Vote};
 use crate::quorum::has_quorum;
 use crate::ready::Record;
@@ -166,14 +166,15 @@ impl Replica {
             Grant::Refuse => (false, Index(0)),
             Grant::Give { suffix_from } => (true, suffix_from.unwrap_or(self.log.last().next())),
         };
-        let suffix = if granted { self.log_part(suffix_from) } else { Entries::default() };
+        let entries = if granted { self.log_part(suffix_from) } else { Entries::default() };
+        let suffix = Suffix { from: suffix_from, entries }.into();
         if granted && ballot > self.promised {
             self.become_follower(ballot, None);
             self.voted_for = Some(from);
         }
         let (promised, accepted, commit) = (self.promised, self.accepted, self.commit);
         let last = self.log.last_position();
-        let body = Body::ElectReply { granted, promised, accepted, commit, last, suffix_from, suffix };
+        let body = Body::ElectReply { granted, promised, accepted, commit, last, suffix };
         match granted {
             true if planted(Defect::EarlyVote) => self.send(from, ballot, body),
             true => self.send_when_durable(from, ballot, body),

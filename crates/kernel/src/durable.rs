@@ -20,6 +20,8 @@ struct Outstanding {
     /// The log is durable up to here once the batch is: taken back when the log is cut or rewritten below.
     last: Index,
     issued: Instant,
+    /// So many of the messages held rest on this batch and on none after it.
+    held: usize,
 }
 
 /// Batches under way, and what rests on them.
@@ -27,7 +29,7 @@ struct Outstanding {
 pub(crate) struct Durability {
     promised: Ballot,
     outstanding: VecDeque<Outstanding>,
-    held: VecDeque<(Lsn, Message)>,
+    held: VecDeque<Message>,
     highest: Lsn,
 }
 
@@ -51,18 +53,15 @@ impl Durability {
     pub(crate) fn issue(&mut self, lsn: Lsn, promised: Ballot, last: Index, issued: Instant) {
         assert!(lsn > self.highest, "batch {lsn} handed out after {}", self.highest);
         self.highest = lsn;
-        self.outstanding.push_back(Outstanding { lsn, promised, last, issued });
+        self.outstanding.push_back(Outstanding { lsn, promised, last, issued, held: 0 });
     }
 
     /// Holds `message` for everything issued so far; gives it back if nothing is under way.
     pub(crate) fn hold(&mut self, message: Message) -> Option<Message> {
-        match self.outstanding.back() {
-            None => Some(message),
-            Some(batch) => {
-                self.held.push_back((batch.lsn, message));
-                None
-            }
-        }
+        let Some(batch) = self.outstanding.back_mut() else { return Some(message) };
+        batch.held += 1;
+        self.held.push_back(message);
+        None
     }
 
     /// Notes that the log was cut or rewritten from `from` on: no batch under way makes the new content durable.
@@ -81,11 +80,13 @@ impl Durability {
 
     /// Takes the proof that everything up to `lsn` is durable: moves `log`'s position and releases into `messages`.
     pub(crate) fn complete(&mut self, lsn: Lsn, log: &mut Log, messages: &mut Vec<Message>) {
+        let mut released = 0;
         while let Some(batch) = self.outstanding.pop_front_if(|batch| batch.lsn <= lsn) {
             self.promised = batch.promised;
             log.persist_to(batch.last.max(log.persisted()));
+            released += batch.held;
         }
-        while let Some((_, message)) = self.held.pop_front_if(|(held_for, _)| *held_for <= lsn) {
+        for message in self.held.drain(..released) {
             match messages.last_mut() {
                 Some(last) if replaces(&message, last) => *last = message,
                 _ => messages.push(message),
@@ -97,13 +98,8 @@ impl Durability {
     /// numbered from one.
     pub(crate) fn assume_just_issued(&mut self, now: Instant) {
         // Numbers of batches without records of this replica may lie between, so they are counted anew.
-        let renumber: Vec<Lsn> = self.outstanding.iter().map(|batch| batch.lsn).collect();
-        let number = |lsn: Lsn| Lsn(renumber.iter().filter(|other| **other <= lsn).count() as u64);
-        for batch in &mut self.outstanding {
-            (batch.lsn, batch.issued) = (number(batch.lsn), now);
-        }
-        for (lsn, _) in &mut self.held {
-            *lsn = number(*lsn);
+        for (batch, number) in self.outstanding.iter_mut().zip(1..) {
+            (batch.lsn, batch.issued) = (Lsn(number), now);
         }
         self.highest = Lsn(self.outstanding.len() as u64);
     }
@@ -111,11 +107,8 @@ impl Durability {
     /// Held messages wait for batches that are under way, in order.
     pub(crate) fn check(&self, promised: Ballot) {
         assert!(self.promised <= promised, "durable promise {} above {promised}", self.promised);
-        let newest = self.outstanding.back().map(|batch| batch.lsn);
-        assert!(self.held.back().map(|(lsn, _)| *lsn) <= newest, "a message waits for a batch nobody writes");
-        for (before, after) in self.held.iter().zip(self.held.iter().skip(1)) {
-            assert!(before.0 <= after.0, "held messages are out of order");
-        }
+        let waiting: usize = self.outstanding.iter().map(|batch| batch.held).sum();
+        assert!(waiting == self.held.len(), "{} messages held, {waiting} for batches under way", self.held.len());
     }
 }
 

@@ -29,6 +29,7 @@ impl Entries {
     }
 
     /// Those at the places `range` of this view, which must lie inside it.
+    #[inline]
     #[must_use]
     pub fn part(&self, range: Range<usize>) -> Self {
         let mut part = self.clone();
@@ -37,17 +38,21 @@ impl Entries {
     }
 
     /// Narrows the view to the first `count`, if there are more.
+    #[inline]
     pub fn truncate(&mut self, count: usize) {
         self.narrow(0..count.min(self.len()));
     }
 
     /// Narrows the view to what follows the first `count`, which it must have.
+    #[inline]
     pub fn skip_front(&mut self, count: usize) {
         self.narrow(count..self.len());
     }
 
+    #[inline]
     fn narrow(&mut self, range: Range<usize>) {
-        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {} entries", self.len());
+        let length = (self.until - self.from) as usize;
+        assert!(range.start <= range.end && range.end <= length, "{range:?} of {length} entries");
         if range.is_empty() {
             *self = Self::default();
         } else {
@@ -55,6 +60,7 @@ impl Entries {
         }
     }
 
+    #[inline]
     fn place(&self, at: usize) -> u32 {
         self.from + u32::try_from(at).expect("a place inside the view")
     }
@@ -69,6 +75,7 @@ impl Entries {
 impl Deref for Entries {
     type Target = [Entry];
 
+    #[inline]
     fn deref(&self) -> &[Entry] {
         self.shared.as_ref().map_or(&[], |shared| &shared[self.from as usize..self.until as usize])
     }
@@ -78,6 +85,7 @@ impl<'a> IntoIterator for &'a Entries {
     type Item = &'a Entry;
     type IntoIter = std::slice::Iter<'a, Entry>;
 
+    #[inline]
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }

@@ -79,10 +79,9 @@ impl Replica {
             self.accepted = append.ballot;
             self.record_hard();
         }
-        let append = match self.join_staged(append) {
-            Ok(append) => append,
-            Err((append, hint)) => return self.reject_append(&append, hint),
-        };
+        if let Err(hint) = self.join_staged(&mut append) {
+            return self.reject_append(&append, hint);
+        }
         let view = AppendView {
             ballot: append.ballot,
             prev: append.prev,
@@ -122,21 +121,22 @@ impl Replica {
     }
 
     /// Puts what is staged before the append, if it connects there; else says where it would.
-    fn join_staged(&mut self, append: Append) -> Result<Append, (Append, Position)> {
+    fn join_staged(&mut self, append: &mut Append) -> Result<(), Position> {
         let Some(staged) = self.staged.take_if(|staged| append.prev.index >= staged.prev.index) else {
-            return Ok(append);
+            return Ok(());
         };
         let offset = usize::try_from(append.prev.index.0 - staged.prev.index.0).unwrap_or(usize::MAX);
         let Some(overlap) = staged.entries.len().checked_sub(offset) else {
             let end = Index(staged.prev.index.0 + staged.entries.len() as u64);
             let hint = Position { index: end, stamp: append.ballot };
             self.staged = Some(staged);
-            return Err((append, hint));
+            return Err(hint);
         };
         // A leader's log only grows: where both have entries they are the same.
         let news = append.entries.iter().skip(overlap);
-        let entries = staged.entries.iter().chain(news).cloned().collect();
-        Ok(Append { prev: staged.prev, entries, ..append })
+        append.entries = staged.entries.iter().chain(news).cloned().collect();
+        append.prev = staged.prev;
+        Ok(())
     }
 
     /// Takes over the leader's commit index as far as the logs were compared.

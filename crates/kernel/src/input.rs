@@ -37,12 +37,12 @@ fn body_is_plausible(ballot: Ballot, body: &Body) -> bool {
             last.stamp < ballot && reachable(last.index) && reachable(*commit) && reachable(*membership)
         }
         Body::PreVoteReply { promised, .. } => countable(*promised),
-        Body::ElectReply { promised, last, suffix_from, suffix, .. } => {
+        Body::ElectReply { promised, last, suffix, .. } => {
             countable(*promised)
                 && reachable(last.index)
-                && reachable(*suffix_from)
-                && are_consecutive(ballot, suffix)
-                && suffix.first().is_none_or(|entry| entry.index == *suffix_from)
+                && reachable(suffix.from)
+                && are_consecutive(ballot, &suffix.entries)
+                && suffix.entries.first().is_none_or(|entry| entry.index == suffix.from)
         }
         Body::FetchLog { from } => reachable(*from),
         Body::FetchLogReply { from, entries } => {

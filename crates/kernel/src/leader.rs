@@ -250,7 +250,7 @@ impl Replica {
             }
             leadership.peers.get(&replica).map_or(Index(0), |peer| peer.matched)
         };
-        let reached = quorum_index(membership, matched);
+        let reached = quorum_index(membership, self.commit, matched);
         if reached <= self.commit {
             return;
         }

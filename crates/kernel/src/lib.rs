@@ -43,7 +43,7 @@ pub use config::{Config, Protocol, UnknownProtocol};
 pub use entries::Entries;
 pub use entry::{Entry, EntryKind, Mark, Position};
 pub use membership::{Member, Membership};
-pub use message::{Body, Message};
+pub use message::{Body, Message, Suffix};
 pub use ready::{Committed, LoadRequest, ReadDone, ReadId, Ready, Record, Recovered, Refusal, Role, Status};
 pub use replica::Replica;
 pub use timeless::Lapse;

@@ -201,13 +201,11 @@ impl Log {
         if from < self.cached_from() {
             return Entries::default();
         }
-        let mut bytes = 0;
-        let fits = |entry: &&Entry| {
-            bytes += entry.payload.len();
-            bytes <= bytes_max || entry.index == from
-        };
-        let count = self.iter_from(from).take(count_max).take_while(fits).count();
-        self.cached.part(from, count)
+        let (mut bytes, mut count) = (0, 0);
+        self.cached.slice(from, |entry| {
+            (bytes, count) = (bytes + entry.payload.len(), count + 1);
+            count <= count_max && (bytes <= bytes_max || entry.index == from)
+        })
     }
 
     /// Adds the next entries.
@@ -326,9 +324,7 @@ impl Log {
         if to <= self.applied {
             return;
         }
-        let bytes: usize =
-            self.iter_from(self.applied.next()).take_while(|e| e.index <= to).map(|e| e.payload.len()).sum();
-        self.unapplied_bytes -= bytes;
+        self.unapplied_bytes -= self.cached.payload_bytes(self.applied, to);
         self.applied = to;
         self.evict();
     }

@@ -24,6 +24,18 @@ pub struct Message {
     pub body: Body,
 }
 
+/// Every message is moved from hand to hand a dozen times. Up to this size that takes a few instructions and no call.
+const _: () = assert!(size_of::<Message>() <= 128, "a message should stay small");
+
+/// The entries that come with a vote.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Suffix {
+    /// Where they begin; past the end of the voter's log if there are none (in Raft, always).
+    pub from: Index,
+    /// Up to the end of the voter's log, or as many as fit a message; the rest is asked for.
+    pub entries: Entries,
+}
+
 /// What is said.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Body {
@@ -70,10 +82,8 @@ pub enum Body {
         commit: Index,
         /// End of the voter's log.
         last: Position,
-        /// First index of the entries the policy asks voters for; past `last` if there are none (in Raft, always).
-        suffix_from: Index,
-        /// Those entries up to `last`, or as many of them as fit a message; the rest is asked for.
-        suffix: Entries,
+        /// What the policy asks voters for: boxed, since votes are rare and every message has room for the largest.
+        suffix: Box<Suffix>,
     },
     /// A candidate asks a voter for more of its log, which does not change until the candidate leads. To ask for what
     /// lies past the end says that the candidacy still goes on.

@@ -113,15 +113,14 @@ impl Replica {
             return;
         }
         let first = self.timeline.mark().position.index.next();
-        let before = self.timeline.mark().membership.clone();
-        let (mut bytes, mut count, mut has_config) = (0, 0, false);
+        let (mut bytes, mut count) = (0, 0);
+        let mut before = None;
         let mut fits = |entry: &Entry| {
             let length = bytes + entry.payload.len();
             let fits = entry.index <= self.commit && count < APPLY_ENTRIES_MAX;
             let fits = fits && (length <= APPLY_BYTES_MAX || entry.index == first);
             if fits {
                 (bytes, count) = (length, count + 1);
-                has_config |= entry.kind == EntryKind::Config;
             }
             fits
         };
@@ -129,6 +128,9 @@ impl Replica {
             let whole = piece.len();
             piece.truncate(piece.iter().take_while(|entry| fits(entry)).count());
             let ends_here = piece.len() < whole;
+            if before.is_none() && piece.iter().any(|entry| entry.kind == EntryKind::Config) {
+                before = Some(self.timeline.mark().membership.clone());
+            }
             hand_out_piece(&mut self.timeline, piece, &mut ready.committed);
             if ends_here {
                 break;
@@ -137,7 +139,7 @@ impl Replica {
         self.applying.push_back((self.timeline.mark().position.index, bytes));
         self.applying_bytes += bytes;
         ready.mark = Some(self.timeline.mark().clone());
-        if has_config {
+        if let Some(before) = before {
             self.notice_removal(&before);
             self.sync_peers();
         }

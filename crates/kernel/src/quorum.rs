@@ -21,11 +21,14 @@ fn is_majority(count: usize, of: usize) -> bool {
 
 static NOBODY: BTreeSet<ReplicaId> = BTreeSet::new();
 
-/// The highest index that a quorum has reached, when `matched` says how far each replica is.
-pub(crate) fn quorum_index(membership: &Membership, matched: impl Fn(ReplicaId) -> Index) -> Index {
+/// The highest index that a quorum has reached, when `matched` says how far each replica is; `above` if that is higher.
+pub(crate) fn quorum_index(membership: &Membership, above: Index, matched: impl Fn(ReplicaId) -> Index) -> Index {
     let also = if planted(Defect::LearnerVotes) { &membership.learners } else { &NOBODY };
-    let incoming = majority_index(&membership.voters, also, &matched);
-    if is_joint(membership) { incoming.min(majority_index(&membership.outgoing, also, &matched)) } else { incoming }
+    let incoming = majority_index(&membership.voters, also, above, &matched);
+    if !is_joint(membership) {
+        return incoming;
+    }
+    incoming.min(majority_index(&membership.outgoing, also, above, &matched))
 }
 
 fn is_joint(membership: &Membership) -> bool {
@@ -37,6 +40,7 @@ fn is_joint(membership: &Membership) -> bool {
 fn majority_index(
     set: &BTreeSet<ReplicaId>,
     also: &BTreeSet<ReplicaId>,
+    above: Index,
     matched: &impl Fn(ReplicaId) -> Index,
 ) -> Index {
     let count = |of: &BTreeSet<ReplicaId>, index| of.iter().filter(|replica| matched(**replica) >= index).count();
@@ -45,7 +49,7 @@ fn majority_index(
         let index = matched(*replica);
         if index > reached && is_majority(holders(index), set.len()) { index } else { reached }
     };
-    set.iter().fold(Index(0), further)
+    set.iter().fold(above, further)
 }
 
 #[cfg(test)]
@@ -92,11 +96,12 @@ mod tests {
     fn the_quorum_index_is_the_highest_with_a_quorum() {
         for (matches, expected) in [([1, 2, 3], 2), ([5, 5, 0], 5), ([0, 0, 9], 0)] {
             let group = membership(&[1, 2, 3], &[]);
-            assert_eq!(quorum_index(&group, |r| Index(matches[r.0 as usize - 1])), Index(expected));
+            assert_eq!(quorum_index(&group, Index(0), |r| Index(matches[r.0 as usize - 1])), Index(expected));
         }
         let joint = membership(&[1, 2, 3], &[3, 4, 5]);
         let matches = [9, 9, 9, 4, 2];
-        assert_eq!(quorum_index(&joint, |r| Index(matches[r.0 as usize - 1])), Index(4));
-        assert_eq!(quorum_index(&membership(&[], &[]), |_| Index(7)), Index(0));
+        assert_eq!(quorum_index(&joint, Index(0), |r| Index(matches[r.0 as usize - 1])), Index(4));
+        assert_eq!(quorum_index(&joint, Index(5), |r| Index(matches[r.0 as usize - 1])), Index(5));
+        assert_eq!(quorum_index(&membership(&[], &[]), Index(0), |_| Index(7)), Index(0));
     }
 }

@@ -192,8 +192,9 @@ impl Replica {
                 let claim = crate::policy::Claim { last, accepted, commit };
                 self.on_elect(from, ballot, &claim, forced, membership);
             }
-            Body::ElectReply { granted, promised, accepted, commit: _, last, suffix_from, suffix } => {
-                let vote = crate::policy::Vote { accepted, last, suffix_from, suffix: suffix.to_vec() };
+            Body::ElectReply { granted, promised, accepted, commit: _, last, suffix } => {
+                let (suffix_from, suffix) = (suffix.from, suffix.entries.to_vec());
+                let vote = crate::policy::Vote { accepted, last, suffix_from, suffix };
                 self.on_elect_reply(from, ballot, granted.then_some(vote), promised);
             }
             Body::FetchLog { from: first } => self.on_fetch_log(from, ballot, first),

@@ -13,7 +13,7 @@ use crate::config::Protocol;
 use crate::entries::Entries;
 use crate::entry::{Entry, EntryKind, Mark, Position};
 use crate::membership::Membership;
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, Suffix};
 use crate::ready::{ReadId, Refusal};
 
 /// Version of every format in this file; the first byte of a message and of a mark.
@@ -201,14 +201,14 @@ fn put_body(out: &mut Vec<u8>, body: &Body) {
             out.push(u8::from(*forced));
             put_varint(out, membership.0);
         }
-        Body::ElectReply { granted, promised, accepted, commit, last, suffix_from, suffix } => {
+        Body::ElectReply { granted, promised, accepted, commit, last, suffix } => {
             out.push(u8::from(*granted));
             put_ballot(out, *promised);
             put_ballot(out, *accepted);
             put_varint(out, commit.0);
             put_position(out, *last);
-            put_varint(out, suffix_from.0);
-            put_entries(out, suffix);
+            put_varint(out, suffix.from.0);
+            put_entries(out, &suffix.entries);
         }
         Body::Append { prev, entries, commit, sync_index, confirm_seq, preferred } => {
             put_position(out, *prev);
@@ -264,8 +264,7 @@ fn body(reader: &mut Reader, tag: u8) -> Result<Body, DecodeError> {
             accepted: ballot(reader)?,
             commit: index(reader)?,
             last: position(reader)?,
-            suffix_from: index(reader)?,
-            suffix: entries(reader)?,
+            suffix: Suffix { from: index(reader)?, entries: entries(reader)? }.into(),
         },
         APPEND => Body::Append {
             prev: position(reader)?,

@@ -56,8 +56,7 @@ fn messages_have_these_bytes() {
         accepted: Ballot::ZERO,
         commit: Index(3),
         last: at(5, 6, 2),
-        suffix_from: Index(5),
-        suffix: vec![entry(5, 6, EntryKind::Command, b"x")].into(),
+        suffix: Suffix { from: Index(5), entries: vec![entry(5, 6, EntryKind::Command, b"x")].into() }.into(),
     };
     check(reply, 4, &[1, 6, 2, 0, 0, 3, 5, 6, 2, 5, 1, 5, 2, 6, 1, 6, 1, 1, b'x']);
     let append = Body::Append {
@@ -196,14 +195,13 @@ fn any_body() -> impl Strategy<Value = Body> {
             Body::Elect { last, accepted, commit: Index(commit), forced, membership: Index(commit) }
         }),
         (any::<bool>(), any_ballot(), any_position(), any::<u64>(), any_entries()).prop_map(
-            |(granted, promised, last, commit, suffix)| Body::ElectReply {
+            |(granted, promised, last, commit, entries)| Body::ElectReply {
                 granted,
                 promised,
                 accepted: promised,
                 commit: Index(commit),
                 last,
-                suffix_from: Index(commit),
-                suffix,
+                suffix: Suffix { from: Index(commit), entries }.into(),
             }
         ),
         (any_position(), any_entries(), any::<u64>(), any::<u64>()).prop_map(|(prev, entries, commit, confirm_seq)| {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use base::{Ballot, GroupId, Index, Lsn};
-use kernel::{Body, Entries, Entry, EntryKind, Message, Position, Record, Recovered};
+use kernel::{Body, Entries, Entry, EntryKind, Message, Position, Record, Recovered, Suffix};
 
 use crate::trace::hash_bytes;
 
@@ -306,8 +306,7 @@ mod tests {
             accepted: Ballot::ZERO,
             commit: Index(0),
             last: Position::default(),
-            suffix_from: Index(0),
-            suffix: Entries::default(),
+            suffix: Suffix { from: Index(0), entries: Entries::default() }.into(),
         };
         let vote = Message { ballot: Ballot::new(2, NodeId(2)), body, ..acknowledgement(0) };
         assert!(ledger().check(&vote, Index(0)).is_err());

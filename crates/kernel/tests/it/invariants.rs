@@ -232,7 +232,7 @@ pub(crate) fn assert_durable(world: &World, message: &Message) {
             assert!(durable.promised >= ballot, "I10: {ballot} not durable: {what:?}");
             let known =
                 |entry: &Entry| entry.index <= durable.base.index || durable.log.get(&entry.index) == Some(entry);
-            let told = suffix.iter().all(known) && durable.accepted == *accepted;
+            let told = suffix.entries.iter().all(known) && durable.accepted == *accepted;
             // While it waited for the disk others may have elected the candidate, and its entries replaced these.
             let replaced = durable.accepted == ballot || durable.log.values().any(|entry| entry.stamp == ballot);
             assert!(durable.promised > ballot || replaced || told, "I10: not durable: {what:?}");

@@ -49,11 +49,11 @@ fn body(body: &Body) -> String {
             let forced = if *forced { " forced" } else { "" };
             format!("Elect last={} commit={commit}{forced} members@{membership}", position(*last))
         }
-        Body::ElectReply { granted, promised, suffix_from, suffix, last, .. } => {
-            let suffix = match suffix.last() {
+        Body::ElectReply { granted, promised, suffix, last, .. } => {
+            let suffix = match suffix.entries.last() {
                 None => String::new(),
-                Some(end) if end.index == last.index => format!(" with [{}]", entries(suffix)),
-                Some(_) => format!(" with {suffix_from}..{} up to {}", entries(suffix), last.index),
+                Some(end) if end.index == last.index => format!(" with [{}]", entries(&suffix.entries)),
+                Some(_) => format!(" with {}..{} up to {}", suffix.from, entries(&suffix.entries), last.index),
             };
             format!("ElectReply {} promised={promised}{suffix}", yes(*granted))
         }

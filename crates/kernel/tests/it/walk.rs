@@ -186,9 +186,12 @@ impl Walk {
         }
         let hostile = self.profile.defect == Defect::Planted;
         // A leader may send as few entries as it likes, a voter as little of its log.
-        if let Body::Append { entries, .. }
-        | Body::ElectReply { suffix: entries, .. }
-        | Body::FetchLogReply { entries, .. } = &mut message.body
+        let entries = match &mut message.body {
+            Body::Append { entries, .. } | Body::FetchLogReply { entries, .. } => Some(entries),
+            Body::ElectReply { suffix, .. } => Some(&mut suffix.entries),
+            _ => None,
+        };
+        if let Some(entries) = entries
             && self.chance(if hostile { 70 } else { 20 })
         {
             entries.truncate(usize::try_from(self.random.below(if hostile { 2 } else { 3 })).expect("small"));
