@@ -9,7 +9,7 @@ use std::time::Duration;
 use base::{Ballot, GroupId, Index, Instant, Lsn, NodeId, ReplicaId};
 use bytes::Bytes;
 use kernel::{
-    Body, Committed, EntryKind, Lapse, Mark, Member, Membership, Message, Protocol, ReadDone, ReadId, Ready, Record,
+    Body, Entry, EntryKind, Lapse, Mark, Member, Membership, Message, Protocol, ReadDone, ReadId, Ready, Record,
     Replica,
 };
 
@@ -407,7 +407,7 @@ impl Turn<'_> {
             self.step.sent.push(Packet::Message(message));
         }
         for committed in &ready.committed {
-            self.hand_out(committed);
+            committed.entries.iter().for_each(|entry| self.hand_out(entry, committed.effective));
         }
         let Host { number, replica, disk, .. } = &mut self.step.host;
         if let Some(mark) = ready.mark {
@@ -428,8 +428,7 @@ impl Turn<'_> {
         self.step.sights.add_if(self.step.host.replica.status().removed.is_some(), Sight::Removed);
     }
 
-    fn hand_out(&mut self, committed: &Committed) {
-        let Committed { entry, effective } = committed;
+    fn hand_out(&mut self, entry: &Entry, effective: bool) {
         let replica = &self.step.host.replica;
         let by = replica.status().ballot;
         let decided_under = replica.is_leader().then(|| replica.membership().clone());
@@ -437,7 +436,7 @@ impl Turn<'_> {
         sights.add(Sight::Committed);
         sights.add_if(decided_under.is_some() && entry.origin < by, Sight::OldCommitted);
         sights.add_if(!effective, Sight::Fenced);
-        if entry.kind == EntryKind::Config && *effective {
+        if entry.kind == EntryKind::Config && effective {
             let joint = replica.membership().is_joint() && replica.membership().index == entry.index;
             sights.add(if joint { Sight::JointEntered } else { Sight::JointLeft });
         }
@@ -446,7 +445,7 @@ impl Turn<'_> {
             origin: entry.origin,
             kind: entry.kind,
             payload: fingerprint(&entry.payload),
-            effective: *effective,
+            effective,
             by,
             decided_under,
         }));

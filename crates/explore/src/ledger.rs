@@ -19,7 +19,7 @@ pub(crate) fn broken_promise(disk: &Disk, commit: Index, message: &Message) -> O
     let is_kept = match &message.body {
         Body::Elect { .. } => promised >= ballot,
         Body::ElectReply { granted: true, accepted, suffix, .. } => {
-            is_overtaken || (promised == ballot && durable.accepted == *accepted && shows(durable, suffix))
+            is_overtaken || (promised == ballot && durable.accepted == *accepted && shows(durable, &suffix.entries))
         }
         Body::FetchLogReply { entries, .. } => is_overtaken || (promised == ballot && shows(durable, entries)),
         Body::AppendReply { ok: true, matched, .. } => {

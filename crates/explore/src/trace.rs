@@ -74,7 +74,11 @@ fn body_text(body: &Body) -> String {
             format!("Elect, log to {}, commit {commit}{forced}", position(last))
         }
         Body::ElectReply { granted, promised, last, suffix, .. } => {
-            format!("ElectReply {granted}, promised {promised}, log to {}, with [{}]", position(last), joined(suffix))
+            format!(
+                "ElectReply {granted}, promised {promised}, log to {}, with [{}]",
+                position(last),
+                joined(&suffix.entries)
+            )
         }
         Body::Append { prev, entries, commit, confirm_seq, .. } => {
             format!("Append #{confirm_seq} after {}: [{}], commit {commit}", position(prev), joined(entries))
