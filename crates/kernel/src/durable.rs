@@ -155,9 +155,8 @@ mod tests {
                 durable.rewritten(Index(2));
             }
             while log.last() < Index(2) {
-                log.append(
-                    [entry(log.last().0 + 1, if log.last() == Index(0) { 1 } else { content })].into_iter().collect(),
-                );
+                let next = entry(log.last().0 + 1, if log.last() == Index(0) { 1 } else { content });
+                log.append(std::iter::once(next).collect());
             }
             lsn = lsn.next();
             durable.issue(lsn, Ballot::new(round, NodeId(1)), log.last(), Instant(0));

@@ -13,7 +13,7 @@ use crate::entry::Entry;
 
 /// Entries at consecutive indexes: a view of a shared slice. Equality and hash go by content.
 ///
-/// A view keeps the whole slice alive, which is never more than what came together in one message or one turn.
+/// A view keeps the whole slice alive: never more than what came together in one message or one turn.
 #[derive(Clone, Default)]
 pub struct Entries {
     /// Nothing if there are none: an empty append costs no allocation.

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use base::limits::ENTRY_CACHE_BYTES_MAX;
+use base::limits::{APPEND_ENTRIES_MAX, ENTRY_CACHE_BYTES_MAX};
 use base::{Ballot, Fault, Index};
 
 use crate::cache::Cache;
@@ -91,7 +91,11 @@ impl Log {
                 return Err(corrupt(format!("entry {} in the place of {index}", entry.index)));
             }
         }
-        log.append(entries.into());
+        // In pieces, so that those that are no longer needed can go before the others.
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            log.append(entries.by_ref().take(APPEND_ENTRIES_MAX).collect());
+        }
         if log.last != last {
             return Err(corrupt(format!("ends at {} instead of {last}", log.last)));
         }
