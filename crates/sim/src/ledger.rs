@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use base::{Ballot, GroupId, Index, Lsn};
-use kernel::{Body, Entries, Entry, EntryKind, Message, Position, Record, Recovered, Suffix};
+use kernel::{Body, Entry, EntryKind, Message, Position, Record, Recovered};
 
 use crate::trace::hash_bytes;
 
@@ -245,7 +245,7 @@ impl Ledger {
 mod tests {
     use base::{NodeId, ReplicaId};
     use bytes::Bytes;
-    use kernel::{Mark, Protocol};
+    use kernel::{Entries, Mark, Protocol, Suffix};
 
     use super::*;
 
