@@ -84,12 +84,12 @@ impl Cache {
             return self.iter_from(from).take_while(|entry| fits(entry)).cloned().collect();
         };
         let start = offset(piece, from);
-        let count = piece[start..].iter().take_while(|entry| fits(entry)).count();
-        let (shared, next) = (piece.part(start..start + count), Index(from.0 + count as u64));
-        if start + count < piece.len() {
+        let end = start + piece[start..].iter().take_while(|entry| fits(entry)).count();
+        let shared = piece.part(start..end);
+        if end < piece.len() {
             return shared;
         }
-        let mut rest = self.iter_from(next).take_while(|entry| fits(entry)).peekable();
+        let mut rest = self.iter_from(piece[end - 1].index.next()).take_while(|entry| fits(entry)).peekable();
         if rest.peek().is_none() { shared } else { shared.iter().chain(rest).cloned().collect() }
     }
 
@@ -159,6 +159,134 @@ impl Hash for Cache {
         self.open.len().hash(state);
         for entry in self.iter_from(Index(0)) {
             entry.hash(state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+    use std::ops::Range;
+
+    use base::Ballot;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::entry::EntryKind;
+
+    /// The payload says the index, in as many bytes.
+    fn entry(index: u64) -> Entry {
+        let payload = Bytes::from(vec![0; usize::try_from(index).expect("small")]);
+        let ballot = Ballot::ZERO;
+        Entry { index: Index(index), stamp: ballot, origin: ballot, kind: EntryKind::Command, payload }
+    }
+
+    fn entries(indexes: Range<u64>) -> Entries {
+        indexes.map(entry).collect()
+    }
+
+    /// Entries from 1 on, in pieces that end before each of `cuts`.
+    fn cut(cuts: &[u64]) -> Cache {
+        let mut cache = Cache::default();
+        let starts = std::iter::once(&1).chain(cuts);
+        starts.zip(cuts).for_each(|(from, until)| cache.append(entries(*from..*until)));
+        cache
+    }
+
+    fn hash(cache: &Cache) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        cache.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// All ways to cut the entries 1 to 5.
+    fn all_cuts() -> impl Iterator<Item = Cache> {
+        (0..16u64).map(|set| {
+            let cuts: Vec<u64> = (2..6).filter(|at| set >> (at - 2) & 1 == 1).chain([6]).collect();
+            cut(&cuts)
+        })
+    }
+
+    #[test]
+    fn a_slice_is_the_same_however_the_entries_are_cut() {
+        for cache in all_cuts() {
+            for from in 1..=6 {
+                for until in from..=6 {
+                    let slice = cache.slice(Index(from), |entry| entry.index.0 < until);
+                    assert_eq!(slice, entries(from..until), "{from}..{until} of {cache:?}");
+                }
+            }
+            assert_eq!(cache.slice(Index(0), |_| true), entries(1..6), "what lies before the first entry is left out");
+        }
+    }
+
+    #[test]
+    fn a_slice_asks_for_each_entry_once_and_stops_at_the_first_refused() {
+        for cache in all_cuts() {
+            let mut asked = Vec::new();
+            let slice = cache.slice(Index(2), |entry| {
+                asked.push(entry.index.0);
+                entry.index.0 != 4
+            });
+            assert_eq!((slice, asked), (entries(2..4), vec![2, 3, 4]), "{cache:?}");
+        }
+    }
+
+    #[test]
+    fn a_slice_within_a_piece_is_shared() {
+        let cache = cut(&[4, 6]);
+        let is_shared = |from: u64, until: u64| {
+            let slice = cache.slice(Index(from), |entry| entry.index.0 < until);
+            let kept = cache.iter_from(Index(from)).next().expect("an entry");
+            std::ptr::eq(&raw const slice[0], kept)
+        };
+        assert!(is_shared(1, 4) && is_shared(2, 3) && is_shared(5, 6));
+        assert!(!is_shared(3, 5), "across two pieces there is nothing to share");
+    }
+
+    #[test]
+    fn what_is_open_is_sliced_too() {
+        let mut cache = cut(&[3]);
+        cache.push(entry(3));
+        cache.push(entry(4));
+        assert_eq!(cache.slice(Index(2), |_| true), entries(2..5));
+        assert_eq!(cache.slice(Index(3), |entry| entry.index.0 < 4), entries(3..4));
+        assert_eq!(cache.seal(), entries(3..5));
+        assert_eq!(cache, cut(&[5]));
+    }
+
+    #[test]
+    fn equality_and_hash_do_not_see_where_the_entries_are_cut() {
+        let whole = cut(&[6]);
+        for mut cache in all_cuts() {
+            assert_eq!((&cache, hash(&cache)), (&whole, hash(&whole)));
+            cache.pop_front_to(Index(2));
+            cache.pop_front_to(Index(2));
+            cache.pop_back_from(Index(5));
+            let mut narrow = Cache::default();
+            narrow.append(entries(3..5));
+            assert_eq!((&cache, hash(&cache)), (&narrow, hash(&narrow)));
+            assert_ne!(cache, whole);
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_not_equal_to_what_is_sealed() {
+        let mut open = cut(&[3]);
+        open.push(entry(3));
+        assert_ne!(open, cut(&[4]), "it is still to be recorded");
+        open.seal();
+        assert_eq!(open, cut(&[4]));
+    }
+
+    #[test]
+    fn a_replaced_entry_and_the_bytes_around_it() {
+        for mut cache in all_cuts() {
+            assert_eq!(cache.payload_bytes(Index(1), Index(4)), 2 + 3 + 4);
+            let before = cache.clone();
+            assert_eq!(cache.replace(Entry { payload: Bytes::new(), ..entry(3) }), 3);
+            assert_eq!(cache.payload_bytes(Index(1), Index(4)), 2 + 4);
+            assert_eq!(before, cut(&[6]), "others that hold the entries keep them as they were");
         }
     }
 }
