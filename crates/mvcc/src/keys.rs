@@ -28,7 +28,8 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::span::Span;
 
 const ALARM: u8 = b'a';
-const CURRENT: u8 = b'c';
+/// First byte of the keys of current rows: what nearly all reads are about.
+pub const CURRENT: u8 = b'c';
 const HISTORY: u8 = b'h';
 const EVENT: u8 = b'r';
 const ATTACHMENT: u8 = b'k';

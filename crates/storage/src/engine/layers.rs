@@ -1,7 +1,9 @@
-//! The write buffers in front of the tree: one that is written, and older ones that wait for their flush.
+//! What lies in front of the tree: a write buffer in use, older ones that wait for their flush, and the tree's current
+//! rows in memory.
 //!
 //! Invariant: a newer buffer's row hides that of an older one, and every buffer's those of the tree. A row may be in a
-//! buffer and in the tree at the same time; it is the same row then.
+//! buffer and in the tree at the same time; it is the same row then. The resident rows are those of the tree without
+//! what is still in the buffers, so they change in the step in which buffers leave.
 
 use std::sync::Arc;
 
@@ -9,13 +11,16 @@ use bytes::Bytes;
 use lsm_tree::{InternalValue, SeqNo, Slice, ValueType};
 
 use super::buffer::{Buffer, Rows};
+use super::resident::Resident;
 
-/// A set of buffers. It never changes; the active buffer grows.
+/// A set of layers. It never changes; the active buffer grows.
 #[derive(Clone, Debug)]
 pub(super) struct Layers {
     pub(super) active: Arc<Buffer>,
     /// Oldest first. None is empty.
     pub(super) sealed: Vec<Arc<Buffer>>,
+    /// Absent if there are too many of them.
+    pub(super) resident: Option<Arc<Resident>>,
 }
 
 impl Layers {
@@ -23,12 +28,12 @@ impl Layers {
     pub(super) fn seal(&self, fresh: Buffer) -> Self {
         let mut sealed = self.sealed.clone();
         sealed.push(Arc::clone(&self.active));
-        Self { active: Arc::new(fresh), sealed }
+        Self { active: Arc::new(fresh), sealed, resident: self.resident.clone() }
     }
 
-    /// The layers without the `count` oldest sealed buffers.
-    pub(super) fn without(&self, count: usize) -> Self {
-        Self { active: Arc::clone(&self.active), sealed: self.sealed[count..].to_vec() }
+    /// The layers without the `count` oldest sealed buffers, over a tree whose current rows are `resident`.
+    pub(super) fn without(&self, count: usize, resident: Option<Arc<Resident>>) -> Self {
+        Self { active: Arc::clone(&self.active), sealed: self.sealed[count..].to_vec(), resident }
     }
 
     /// Newest first.
@@ -44,7 +49,7 @@ impl Layers {
 
 /// What a flush of sealed buffers, newest first, has to write: the newest version of every row, in order. Nobody will
 /// look for older ones in the table: a snapshot that needs them holds the buffers.
-pub(super) fn newest_rows<'a>(buffers: &[&'a Rows]) -> impl Iterator<Item = InternalValue> + 'a {
+pub(super) fn newest_rows<'a>(buffers: &[&'a Rows]) -> impl Iterator<Item = (&'a [u8], SeqNo, Option<&'a [u8]>)> + 'a {
     let mut runs: Vec<_> = buffers.iter().map(|rows| rows.newest().peekable()).collect();
     std::iter::from_fn(move || {
         // Of equal keys the first, from the newest buffer.
@@ -54,10 +59,14 @@ pub(super) fn newest_rows<'a>(buffers: &[&'a Rows]) -> impl Iterator<Item = Inte
         for run in &mut runs[from + 1..] {
             run.next_if(|(hidden, ..)| *hidden == key);
         }
-        let (_, seqno, value) = runs[from].next()?;
-        Some(match value {
-            Some(value) => InternalValue::from_components(Slice::new(key), Slice::new(value), seqno, ValueType::Value),
-            None => InternalValue::new_tombstone(Slice::new(key), seqno),
-        })
+        runs[from].next()
     })
+}
+
+/// A row as the tree wants it.
+pub(super) fn tree_row((key, seqno, value): (&[u8], SeqNo, Option<&[u8]>)) -> InternalValue {
+    match value {
+        Some(value) => InternalValue::from_components(Slice::new(key), Slice::new(value), seqno, ValueType::Value),
+        None => InternalValue::new_tombstone(Slice::new(key), seqno),
+    }
 }

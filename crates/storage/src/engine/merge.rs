@@ -1,4 +1,4 @@
-//! The rows of several sources as one: what a scan reads from the buffers and from the tree.
+//! The rows of several sources as one: what a scan reads from the buffers, and from the tree or its resident rows.
 //!
 //! Invariant: rows come in key order, each key once, from the first source that has it; deleted rows do not come.
 
@@ -8,6 +8,7 @@ use lsm_tree::Slice;
 use mvcc::engine::Scan;
 
 use super::buffer::{Cursor, Row};
+use super::resident;
 
 /// A row's bytes leave the tree as a copy: the tree's own slice would keep the whole block around it in memory.
 pub(super) fn copy(slice: &Slice) -> Bytes {
@@ -17,16 +18,18 @@ pub(super) fn copy(slice: &Slice) -> Bytes {
 /// Rows of the tree, which leaves out deleted ones itself.
 pub(super) type TreeRows<'a> = Box<dyn DoubleEndedIterator<Item = Result<(Slice, Slice), Fault>> + 'a>;
 
-enum Found {
+/// What is below the buffers is copied only if no buffer hides it.
+enum Found<'a> {
     Buffered(Row),
-    /// Copied only if it is not hidden by a buffer.
+    Resident(&'a [u8], &'a [u8]),
     InTree(Slice, Slice),
 }
 
-impl Found {
+impl Found<'_> {
     fn key(&self) -> &[u8] {
         match self {
             Self::Buffered((key, _)) => key,
+            Self::Resident(key, _) => key,
             Self::InTree(key, _) => key,
         }
     }
@@ -34,6 +37,7 @@ impl Found {
     fn row(self) -> Option<(Bytes, Bytes)> {
         match self {
             Self::Buffered((key, value)) => value.map(|value| (key, value)),
+            Self::Resident(key, value) => Some((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))),
             Self::InTree(key, value) => Some((copy(&key), copy(&value))),
         }
     }
@@ -42,12 +46,13 @@ impl Found {
 /// A source, with the rows at its ends already read.
 struct Source<'a> {
     rows: Rows<'a>,
-    front: Option<Found>,
-    back: Option<Found>,
+    front: Option<Found<'a>>,
+    back: Option<Found<'a>>,
 }
 
-enum Rows<'a> {
+pub(super) enum Rows<'a> {
     Buffer(Cursor<'a>),
+    Resident(resident::Rows<'a>),
     Tree(TreeRows<'a>),
 }
 
@@ -56,12 +61,14 @@ impl<'a> Source<'a> {
         Self { rows, front: None, back: None }
     }
 
-    fn read(&mut self, backwards: bool) -> Result<Option<Found>, Fault> {
-        Ok(match (&mut self.rows, backwards) {
-            (Rows::Buffer(rows), false) => rows.next().map(Found::Buffered),
-            (Rows::Buffer(rows), true) => rows.next_back().map(Found::Buffered),
-            (Rows::Tree(rows), false) => rows.next().transpose()?.map(|(key, value)| Found::InTree(key, value)),
-            (Rows::Tree(rows), true) => rows.next_back().transpose()?.map(|(key, value)| Found::InTree(key, value)),
+    fn read(&mut self, backwards: bool) -> Result<Option<Found<'a>>, Fault> {
+        fn end<T>(rows: &mut impl DoubleEndedIterator<Item = T>, backwards: bool) -> Option<T> {
+            if backwards { rows.next_back() } else { rows.next() }
+        }
+        Ok(match &mut self.rows {
+            Rows::Buffer(rows) => end(rows, backwards).map(Found::Buffered),
+            Rows::Resident(rows) => end(rows, backwards).map(|(key, value)| Found::Resident(key, value)),
+            Rows::Tree(rows) => end(rows, backwards).transpose()?.map(|(key, value)| Found::InTree(key, value)),
         })
     }
 
@@ -76,11 +83,11 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    const fn end(&self, backwards: bool) -> Option<&Found> {
+    const fn end(&self, backwards: bool) -> Option<&Found<'a>> {
         if backwards { self.back.as_ref() } else { self.front.as_ref() }
     }
 
-    const fn end_mut(&mut self, backwards: bool) -> &mut Option<Found> {
+    const fn end_mut(&mut self, backwards: bool) -> &mut Option<Found<'a>> {
         if backwards { &mut self.back } else { &mut self.front }
     }
 }
@@ -90,13 +97,13 @@ struct Merge<'a> {
     sources: Vec<Source<'a>>,
 }
 
-/// The rows of buffers, newest first, and behind them those of the tree.
-pub(super) fn merge<'a>(buffers: impl Iterator<Item = Cursor<'a>>, tree: TreeRows<'a>) -> Scan<'a> {
-    let buffers = buffers.map(|rows| Source::new(Rows::Buffer(rows)));
-    Box::new(Merge { sources: buffers.chain([Source::new(Rows::Tree(tree))]).collect() })
+/// The rows of buffers, newest first, and of what they hide.
+pub(super) fn merge<'a>(buffers: impl Iterator<Item = Cursor<'a>>, below: Rows<'a>) -> Scan<'a> {
+    let rows = buffers.map(Rows::Buffer).chain([below]);
+    Box::new(Merge { sources: rows.map(Source::new).collect() })
 }
 
-impl Merge<'_> {
+impl<'a> Merge<'a> {
     fn step(&mut self, backwards: bool) -> Result<Option<(Bytes, Bytes)>, Fault> {
         loop {
             let Some(found) = self.pop(backwards)? else { return Ok(None) };
@@ -107,14 +114,14 @@ impl Merge<'_> {
     }
 
     /// Takes the outermost key's row, and drops those that it hides.
-    fn pop(&mut self, backwards: bool) -> Result<Option<Found>, Fault> {
-        let mut best: Option<(usize, &Found)> = None;
+    fn pop(&mut self, backwards: bool) -> Result<Option<Found<'a>>, Fault> {
+        let mut best: Option<(usize, &Found<'_>)> = None;
         for source in &mut self.sources {
             source.prepare(backwards)?;
         }
         for (number, source) in self.sources.iter().enumerate() {
             let Some(found) = source.end(backwards) else { continue };
-            let further = |best: &Found| (found.key() < best.key()) != backwards && found.key() != best.key();
+            let further = |best: &Found<'_>| (found.key() < best.key()) != backwards && found.key() != best.key();
             if best.is_none_or(|(_, best)| further(best)) {
                 best = Some((number, found));
             }

@@ -13,7 +13,8 @@
 //!
 //! - `store`: one tree: batches, visibility, flush, compaction. `config`: the tree's memory and shape.
 //! - `layers`: the buffers in front of a tree. `buffer`: one of them, of `family` (keys in order) and `arena` (bytes).
-//! - `view`: snapshots. `merge`: their scans. `recent`: the latest value of rows in use.
+//! - `view`: snapshots. `merge`: their scans. `recent`: the latest value of rows in use. `resident`: all current rows of
+//!   a small tree.
 //! - `pointer`: which directory is the current tree.
 //! - `builder`: a second tree, for a snapshot that arrives from another node.
 
@@ -26,6 +27,7 @@ mod layers;
 mod merge;
 mod pointer;
 mod recent;
+mod resident;
 mod store;
 mod view;
 
@@ -49,7 +51,8 @@ pub const MARK_KEY: &[u8] = b"mmark";
 /// Memory and shape of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EngineOptions {
-    /// Bytes of caches: three quarters for blocks of tables, a quarter for single rows in use.
+    /// Bytes of caches: half for the current rows as long as they all fit, three eighths for blocks of tables, an eighth
+    /// for single rows in use.
     pub cache_bytes: u64,
     /// A write buffer is sealed when it takes this much memory.
     pub memtable_bytes: u64,
@@ -62,6 +65,20 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self { cache_bytes: 64 << 20, memtable_bytes: 8 << 20, sealed_max: 2, compression: false }
+    }
+}
+
+impl EngineOptions {
+    const fn resident_bytes(&self) -> u64 {
+        self.cache_bytes / 2
+    }
+
+    const fn block_cache_bytes(&self) -> u64 {
+        self.cache_bytes / 8 * 3
+    }
+
+    const fn recent_bytes(&self) -> u64 {
+        self.cache_bytes / 8
     }
 }
 
@@ -89,6 +106,8 @@ pub struct EngineStats {
     pub memtable_bytes: u64,
     /// Bytes of filters and indexes that are always in memory.
     pub pinned_bytes: u64,
+    /// Bytes of the tree's current rows in memory; `None` if they are too many, or were not read yet after a start.
+    pub resident_bytes: Option<u64>,
     /// Snapshots in use.
     pub views: u64,
 }
@@ -116,7 +135,7 @@ impl LsmEngine {
         let root = root.into();
         std::fs::create_dir_all(&root).map_err(|error| crate::disk::io_fault("create directory", &root, &error))?;
         let disk = OsDisk::new(&root, SyncMode::Durable);
-        let cache = Arc::new(Cache::with_capacity_bytes(options.cache_bytes / 4 * 3));
+        let cache = Arc::new(Cache::with_capacity_bytes(options.block_cache_bytes()));
         let number = pointer::read(&disk)?;
         pointer::remove_others(&disk, &root, number)?;
         let store = match number {

@@ -14,15 +14,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::Fault;
 use bytes::Bytes;
-use lsm_tree::{AbstractTree, Cache, SeqNo, SequenceNumberCounter, Tree};
+use lsm_tree::{AbstractTree, Cache, Guard, SeqNo, SequenceNumberCounter, Tree};
+use mvcc::CURRENT_ROWS;
 use mvcc::engine::Batch;
 
 use super::buffer::Buffer;
 use super::config::{LEVEL0_RUNS, TABLE_BYTES, fault, open_tree, strategy, verify_version};
-use super::layers::{Layers, newest_rows};
+use super::layers::{Layers, newest_rows, tree_row};
 use super::merge::copy;
 use super::pointer::tree_path;
 use super::recent::Recent;
+use super::resident::Resident;
 use super::{EngineOptions, EngineStats, MARK_KEY, Pressure};
 use crate::disk::io_fault;
 
@@ -51,6 +53,8 @@ pub(super) struct Store {
     writer: Mutex<()>,
     /// One flush at a time.
     flusher: Mutex<()>,
+    /// The current rows were too many to hold when the tables took twice this.
+    resident_below: AtomicU64,
     /// The mark in the tree.
     persisted: Mutex<Option<Bytes>>,
     /// Memory of all buffers, those included that only views still hold.
@@ -91,18 +95,20 @@ impl Store {
         let persisted = tree.get(MARK_KEY, published).map_err(|error| fault("read", &path, &error))?;
         let persisted = persisted.map(|row| copy(&row));
         let buffered_bytes = Arc::default();
-        let layers = Arc::new(Layers { active: Arc::new(Buffer::new(&buffered_bytes)), sealed: Vec::new() });
+        let resident = (tree.table_count() == 0).then(|| Arc::new(Resident::empty(CURRENT_ROWS)));
+        let layers = Layers { active: Arc::new(Buffer::new(&buffered_bytes)), sealed: Vec::new(), resident };
         Ok(Self {
             tree,
-            recent: Recent::new(options.cache_bytes / 4),
+            recent: Recent::new(options.recent_bytes()),
             root: root.to_owned(),
             number,
             path,
             options,
             seqno,
-            snapshots: Mutex::new(Snapshots { published, layers, open: BTreeMap::new() }),
+            snapshots: Mutex::new(Snapshots { published, layers: Arc::new(layers), open: BTreeMap::new() }),
             writer: Mutex::new(()),
             flusher: Mutex::new(()),
+            resident_below: AtomicU64::new(u64::MAX),
             persisted: Mutex::new(persisted),
             buffered_bytes,
             doomed: AtomicBool::new(false),
@@ -184,10 +190,12 @@ impl Store {
         let _one = lock(&self.flusher);
         let sealed = self.layers().sealed.clone();
         if sealed.is_empty() {
+            self.load_resident()?;
             return Ok(false);
         }
         self.write_tables(&sealed)?;
-        self.settle_buffers(&sealed);
+        let resident = self.next_resident(&sealed);
+        self.settle_buffers(&sealed, resident);
         self.remove_versions()?;
         Ok(true)
     }
@@ -196,14 +204,46 @@ impl Store {
     fn write_tables(&self, sealed: &[Arc<Buffer>]) -> Result<(), Fault> {
         let guards: Vec<_> = sealed.iter().rev().map(|buffer| buffer.rows()).collect();
         let newest_first: Vec<_> = guards.iter().map(|rows| &**rows).collect();
-        let written = self.tree.flush_to_tables(newest_rows(&newest_first).map(Ok));
+        let written = self.tree.flush_to_tables(newest_rows(&newest_first).map(tree_row).map(Ok));
         let tables = written.map_err(|error| self.fault("flush", &error))?.map(|(tables, _)| tables);
         let registered = self.tree.register_tables(&tables.unwrap_or_default(), None, None, &[], self.watermark());
         registered.map_err(|error| self.fault("flush", &error))
     }
 
+    /// The resident rows after a flush of these buffers.
+    fn next_resident(&self, flushed: &[Arc<Buffer>]) -> Option<Arc<Resident>> {
+        let before = self.layers().resident.clone()?;
+        let guards: Vec<_> = flushed.iter().rev().map(|buffer| buffer.rows()).collect();
+        let newest_first: Vec<_> = guards.iter().map(|rows| &**rows).collect();
+        let changes = newest_rows(&newest_first).map(|(key, _, value)| (key, value));
+        let next = before.changed(changes, self.options.resident_bytes());
+        self.note_resident(next)
+    }
+
+    /// Reads the tree's current rows into memory if there is hope that they are few. To be called by the flusher: the
+    /// tree must not get new rows meanwhile.
+    fn load_resident(&self) -> Result<(), Fault> {
+        if self.layers().resident.is_some() || self.tree.disk_space() >= self.resident_below.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let rows = self.tree.range([CURRENT_ROWS]..[CURRENT_ROWS + 1], SeqNo::MAX, None).map(Guard::into_inner);
+        let loaded = Resident::load(CURRENT_ROWS, rows, self.options.resident_bytes());
+        let resident = self.note_resident(loaded.map_err(|error| self.fault("read", &error))?);
+        let mut snapshots = lock(&self.snapshots);
+        snapshots.layers = Arc::new(snapshots.layers.without(0, resident));
+        Ok(())
+    }
+
+    /// Remembers when not to try again.
+    fn note_resident(&self, resident: Option<Resident>) -> Option<Arc<Resident>> {
+        if resident.is_none() {
+            self.resident_below.store(self.tree.disk_space() / 2, Ordering::Relaxed);
+        }
+        resident.map(Arc::new)
+    }
+
     /// Takes buffers whose rows are in the tree out of the layers.
-    fn settle_buffers(&self, flushed: &[Arc<Buffer>]) {
+    fn settle_buffers(&self, flushed: &[Arc<Buffer>], resident: Option<Arc<Resident>>) {
         if let Some(mark) = flushed.iter().rev().find_map(|buffer| buffer.get(MARK_KEY, SeqNo::MAX)) {
             *lock(&self.persisted) = mark;
         }
@@ -212,7 +252,7 @@ impl Store {
         // No batch is under way: every number drawn so far belongs to something complete, and that of the version with
         // the new tables is among them.
         snapshots.published = self.seqno.get();
-        snapshots.layers = Arc::new(snapshots.layers.without(flushed.len()));
+        snapshots.layers = Arc::new(snapshots.layers.without(flushed.len(), resident));
     }
 
     /// Lets new views see the newest version of the tree, so that older ones, and the files they hold, can go.
@@ -311,6 +351,7 @@ impl Store {
             level0_runs: self.tree.l0_run_count() as u64,
             memtable_bytes: self.buffered_bytes.load(Ordering::Relaxed),
             pinned_bytes: pinned as u64,
+            resident_bytes: self.layers().resident.as_ref().map(|resident| resident.bytes()),
             views: lock(&self.snapshots).open.values().sum::<usize>() as u64,
         }
     }

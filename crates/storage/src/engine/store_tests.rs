@@ -9,7 +9,11 @@ use super::*;
 type Views = Vec<(Box<dyn View>, Box<dyn View>)>;
 
 fn store(root: &Path) -> Arc<Store> {
-    let options = EngineOptions { memtable_bytes: 1 << 20, ..EngineOptions::default() };
+    store_with(root, EngineOptions::default().cache_bytes)
+}
+
+fn store_with(root: &Path, cache_bytes: u64) -> Arc<Store> {
+    let options = EngineOptions { memtable_bytes: 1 << 20, cache_bytes, ..EngineOptions::default() };
     let cache = Arc::new(Cache::with_capacity_bytes(1 << 20));
     Arc::new(Store::create(root, 1, options, &cache).expect("create"))
 }
@@ -40,9 +44,11 @@ fn view(store: &Arc<Store>, model: &MemEngine, views: &mut Views) {
 
 /// The number of a view that does not show what the model does.
 fn check(views: &Views) -> Option<usize> {
+    let current = (Bound::Included(Bytes::from_static(b"c")), Bound::Excluded(Bytes::from_static(b"d")));
     let all = |view: &dyn View, back: bool| -> Vec<_> {
-        let rows = view.scan(Bound::Unbounded, Bound::Unbounded);
-        let rows: Result<Vec<_>, _> = if back { rows.rev().collect() } else { rows.collect() };
+        let scans = [view.scan(Bound::Unbounded, Bound::Unbounded), view.scan(current.0.clone(), current.1.clone())];
+        let rows: Result<Vec<_>, _> =
+            scans.into_iter().flat_map(|rows| if back { Box::new(rows.rev()) } else { rows }).collect();
         rows.expect("rows")
     };
     let gets = |view: &dyn View| -> Vec<_> { (0..40).map(|key| view.get(format!("c{key:03}").as_bytes())).collect() };
@@ -55,8 +61,17 @@ fn check(views: &Views) -> Option<usize> {
 
 #[test]
 fn views_stay_the_same_at_every_stage_of_a_flush() {
+    views_stay_the_same(EngineOptions::default().cache_bytes);
+}
+
+#[test]
+fn views_stay_the_same_without_resident_rows() {
+    views_stay_the_same(0);
+}
+
+fn views_stay_the_same(cache_bytes: u64) {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let (store, model, mut views) = (store(dir.path()), MemEngine::new(), Views::new());
+    let (store, model, mut views) = (store_with(dir.path(), cache_bytes), MemEngine::new(), Views::new());
     for round in 0..6 {
         let at = round * 100;
         write(&store, &model, at..at + 10);
@@ -76,7 +91,7 @@ fn views_stay_the_same_at_every_stage_of_a_flush() {
         store.seal();
         view(&store, &model, &mut views);
         assert_eq!(check(&views), None, "in the tree and still in the buffers");
-        store.settle_buffers(&sealed);
+        store.settle_buffers(&sealed, store.next_resident(&sealed));
         assert_eq!(store.layers().sealed.len(), 1, "sealed meanwhile");
         assert_eq!(store.persisted_mark(), Some(Bytes::from(format!("{}", at + 29))));
         view(&store, &model, &mut views);
@@ -87,6 +102,7 @@ fn views_stay_the_same_at_every_stage_of_a_flush() {
         assert_eq!(store.persisted_mark(), Some(Bytes::from(format!("{}", at + 49))));
         view(&store, &model, &mut views);
         assert_eq!(check(&views), None, "after a compaction");
+        assert_eq!(store.layers().resident.is_some(), cache_bytes > 0);
         if round % 2 == 1 {
             views.drain(..7);
             assert_eq!(check(&views), None, "after older views are gone");
@@ -109,9 +125,53 @@ fn a_buffer_that_leaves_too_early_is_noticed() {
             store.write_tables(&store.layers().sealed).expect("write tables");
         }
         let mut snapshots = lock(&store.snapshots);
-        snapshots.layers = Arc::new(snapshots.layers.without(1));
+        snapshots.layers = Arc::new(snapshots.layers.without(1, snapshots.layers.resident.clone()));
         drop(snapshots);
         view(&store, &model, &mut views);
         assert_eq!(check(&views), Some(0), "tables registered: {registered}");
     }
+}
+
+#[test]
+fn resident_rows_that_miss_a_flush_are_noticed() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (store, model, mut views) = (store(dir.path()), MemEngine::new(), Views::new());
+    write(&store, &model, 0..10);
+    store.seal();
+    let sealed = store.layers().sealed.clone();
+    store.write_tables(&sealed).expect("write tables");
+    store.settle_buffers(&sealed, store.layers().resident.clone());
+    view(&store, &model, &mut views);
+    assert_eq!(check(&views), Some(0));
+}
+
+#[test]
+fn resident_rows_are_given_up_when_they_are_many_and_read_again_when_they_are_few() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = store_with(dir.path(), 100_000);
+    let put = |range: std::ops::Range<u32>, value: Option<Bytes>| {
+        let rows = range.map(|number| (Bytes::from(format!("c{number:06}")), value.clone())).collect();
+        store.write(Batch { rows }).expect("write");
+        store.seal();
+        assert!(store.flush().expect("flush"));
+        store.stats().resident_bytes
+    };
+    let value = Some(Bytes::from(vec![7; 500]));
+    assert!(put(0..10, value.clone()).is_some_and(|bytes| bytes > 5000));
+    assert_eq!(put(10..1000, value), None);
+    assert!(!store.flush().expect("nothing to flush"));
+    assert_eq!(store.stats().resident_bytes, None);
+    assert_eq!(put(10..1000, None), None, "the tables are as large as before");
+    store.compact_fully().expect("compact");
+    assert!(!store.flush().expect("nothing to flush"));
+    let rows: Vec<_> =
+        Arc::clone(&store).view().scan(Bound::Included("c".into()), Bound::Excluded("d".into())).collect();
+    assert_eq!(rows.len(), 10);
+    assert!(store.stats().resident_bytes.is_some_and(|bytes| bytes < 50_000), "{:?}", store.stats());
+    drop(store);
+    let (options, cache) = (EngineOptions::default(), Arc::new(Cache::with_capacity_bytes(1 << 20)));
+    let store = Store::open(dir.path(), 1, options, &cache).expect("open");
+    assert_eq!(store.stats().resident_bytes, None, "a start reads nothing");
+    store.flush().expect("nothing to flush");
+    assert!(store.stats().resident_bytes.is_some());
 }

@@ -10,7 +10,7 @@ use mvcc::engine::{Scan, View, bounds_cross};
 
 use super::buffer::Cursor;
 use super::layers::Layers;
-use super::merge::{TreeRows, copy, merge};
+use super::merge::{Rows, copy, merge};
 use super::store::{ROW_KEY_BYTES_MAX, Store};
 
 type Versions = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>>>;
@@ -47,13 +47,13 @@ impl Drop for NumberedView {
     }
 }
 
-/// The rows of the snapshot `seqno` in the buffers, over those of the tree.
+/// The rows of the snapshot `seqno` in the buffers, over those below.
 fn scan<'a>(
     (layers, seqno): (&'a Layers, SeqNo),
     (from, to): (Bound<Bytes>, Bound<Bytes>),
-    tree: TreeRows<'a>,
+    below: Rows<'a>,
 ) -> Scan<'a> {
-    merge(layers.newest_first().map(|buffer| Cursor::new(buffer, seqno, from.clone(), to.clone())), tree)
+    merge(layers.newest_first().map(|buffer| Cursor::new(buffer, seqno, from.clone(), to.clone())), below)
 }
 
 impl View for NumberedView {
@@ -64,9 +64,10 @@ impl View for NumberedView {
         if let Some(row) = self.store.recent.get(key, self.seqno) {
             return Ok(row);
         }
-        let row = match self.layers.get(key, self.seqno) {
-            Some(row) => row,
-            None => {
+        let row = match (self.layers.get(key, self.seqno), &self.layers.resident) {
+            (Some(row), _) => row,
+            (None, Some(resident)) if resident.covers(key) => resident.get(key).map(Bytes::copy_from_slice),
+            (None, _) => {
                 let row = self.store.tree().get(key, self.seqno).map_err(|error| self.store.fault("read", &error))?;
                 row.map(|value| copy(&value))
             }
@@ -79,10 +80,16 @@ impl View for NumberedView {
         if bounds_cross(&from, &to) {
             return Box::new(std::iter::empty());
         }
-        let bounds = (from, to);
-        let rows = self.store.tree().range(bounds.clone(), self.seqno, None);
-        let rows = rows.map(|row| row.into_inner().map_err(|error| self.store.fault("read", &error)));
-        scan((&self.layers, self.seqno), bounds, Box::new(rows))
+        let below = match &self.layers.resident {
+            Some(resident) if resident.covers_range(&from, &to) => {
+                Rows::Resident(resident.rows((from.as_ref().map(|key| &key[..]), to.as_ref().map(|key| &key[..]))))
+            }
+            _ => {
+                let rows = self.store.tree().range((from.clone(), to.clone()), self.seqno, None);
+                Rows::Tree(Box::new(rows.map(|row| row.into_inner().map_err(|error| self.store.fault("read", &error)))))
+            }
+        };
+        scan((&self.layers, self.seqno), (from, to), below)
     }
 }
 
@@ -109,6 +116,6 @@ impl View for PinnedView {
             Ok(row) => Ok((row.key.user_key, row.value)),
             Err(error) => Err(self.store.fault("read", &error)),
         });
-        scan((&self.layers, self.seqno), bounds, Box::new(rows))
+        scan((&self.layers, self.seqno), bounds, Rows::Tree(Box::new(rows)))
     }
 }
