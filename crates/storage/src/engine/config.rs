@@ -21,8 +21,14 @@ const DESCRIPTORS_MAX: usize = 256;
 const FILTER_BITS_PER_ROW: f32 = 10.0;
 /// Size of a table on disk.
 pub(super) const TABLE_BYTES: u64 = 32 << 20;
-/// Runs in level 0 that start a compaction.
-pub(super) const LEVEL0_RUNS: u8 = 8;
+/// Runs in level 0 that start a compaction. A read has to look at all of them.
+const LEVEL0_RUNS: u8 = 8;
+/// The same when current rows are read from memory: only reads of the past look at the runs then, and the fewer
+/// compactions there are, the less often history is rewritten.
+const LEVEL0_RUNS_RESIDENT: u8 = 24;
+/// Runs in level 0 that show that compaction falls behind, and that it is far behind.
+pub(super) const LEVEL0_RUNS_HIGH: usize = 32;
+pub(super) const LEVEL0_RUNS_FULL: usize = 48;
 
 /// Opens or makes the tree in `path`.
 pub(super) fn open_tree(
@@ -55,9 +61,10 @@ pub(super) fn open_tree(
     }
 }
 
-/// The compaction strategy.
-pub(super) fn strategy() -> Arc<Leveled> {
-    Arc::new(Leveled::default().with_l0_threshold(LEVEL0_RUNS).with_table_target_size(TABLE_BYTES))
+/// The compaction strategy for a tree whose current rows are in memory, or are not.
+pub(super) fn strategy(resident: bool) -> Arc<Leveled> {
+    let runs = if resident { LEVEL0_RUNS_RESIDENT } else { LEVEL0_RUNS };
+    Arc::new(Leveled::default().with_l0_threshold(runs).with_table_target_size(TABLE_BYTES))
 }
 
 /// Verifies the file that lists the tree's tables. The tree itself does not: it would be made anew, silently empty, if

@@ -51,8 +51,8 @@ pub const MARK_KEY: &[u8] = b"mmark";
 /// Memory and shape of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EngineOptions {
-    /// Bytes of caches: half for the current rows as long as they all fit, three eighths for blocks of tables, an eighth
-    /// for single rows in use.
+    /// Bytes of caches: half for the current rows as long as they all fit (twice that for the moment in which a flush
+    /// renews them), three eighths for blocks of tables, an eighth for single rows in use.
     pub cache_bytes: u64,
     /// A write buffer is sealed when it takes this much memory.
     pub memtable_bytes: u64,

@@ -19,7 +19,7 @@ use mvcc::CURRENT_ROWS;
 use mvcc::engine::Batch;
 
 use super::buffer::Buffer;
-use super::config::{LEVEL0_RUNS, TABLE_BYTES, fault, open_tree, strategy, verify_version};
+use super::config::{LEVEL0_RUNS_FULL, LEVEL0_RUNS_HIGH, TABLE_BYTES, fault, open_tree, strategy, verify_version};
 use super::layers::{Layers, newest_rows, tree_row};
 use super::merge::copy;
 use super::pointer::tree_path;
@@ -273,7 +273,8 @@ impl Store {
     /// Performs one compaction if one is due. Answers whether it did.
     pub(super) fn compact(&self) -> Result<bool, Fault> {
         let before = self.tree.current_version().id();
-        self.tree.compact(strategy(), self.watermark()).map_err(|error| self.fault("compact", &error))?;
+        let strategy = strategy(self.layers().resident.is_some());
+        self.tree.compact(strategy, self.watermark()).map_err(|error| self.fault("compact", &error))?;
         let worked = self.tree.current_version().id() != before;
         if worked {
             self.settle_versions()?;
@@ -328,10 +329,9 @@ impl Store {
 
     pub(super) fn pressure(&self) -> Pressure {
         let (sealed, runs) = (self.sealed_count(), self.tree.l0_run_count());
-        let limit = usize::from(LEVEL0_RUNS);
-        if sealed > self.options.sealed_max || runs >= limit * 3 {
+        if sealed > self.options.sealed_max || runs >= LEVEL0_RUNS_FULL {
             Pressure::Full
-        } else if sealed == self.options.sealed_max || runs >= limit * 2 {
+        } else if sealed == self.options.sealed_max || runs >= LEVEL0_RUNS_HIGH {
             Pressure::High
         } else {
             Pressure::None
