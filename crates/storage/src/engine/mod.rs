@@ -13,8 +13,8 @@
 //!
 //! - `store`: one tree: batches, visibility, flush, compaction. `config`: the tree's memory and shape.
 //! - `layers`: the buffers in front of a tree. `buffer`: one of them, of `family` (keys in order) and `arena` (bytes).
-//! - `view`: snapshots. `merge`: their scans. `recent`: the latest value of rows in use. `resident`: all current rows of
-//!   a small tree.
+//! - `view`: snapshots. `merge`: their scans. `recent`: the latest value of rows in use. `resident`: all current rows
+//!   of a small tree.
 //! - `pointer`: which directory is the current tree.
 //! - `builder`: a second tree, for a snapshot that arrives from another node.
 
