@@ -80,13 +80,15 @@ impl Cache {
 
     /// Entries from `from` on as long as `fits` says so: shared if they lie in one piece.
     pub(crate) fn slice(&self, from: Index, mut fits: impl FnMut(&Entry) -> bool) -> Entries {
-        let Some(piece) = self.pieces.get(self.place(from)) else {
+        let place = self.place(from);
+        let Some(piece) = self.pieces.get(place) else {
             return self.iter_from(from).take_while(|entry| fits(entry)).cloned().collect();
         };
         let start = offset(piece, from);
         let end = start + piece[start..].iter().take_while(|entry| fits(entry)).count();
         let shared = piece.part(start..end);
-        if end < piece.len() {
+        let is_last = place + 1 == self.pieces.len() && self.open.is_empty();
+        if end < piece.len() || is_last {
             return shared;
         }
         let mut rest = self.iter_from(piece[end - 1].index.next()).take_while(|entry| fits(entry)).peekable();

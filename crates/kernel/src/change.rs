@@ -48,7 +48,7 @@ impl Replica {
     /// acknowledged nothing to this leader may never have started, however short the log is.
     fn keeps_up(&self, learner: ReplicaId) -> bool {
         let RoleState::Leader(leadership) = &self.role else { return false };
-        leadership.peers.get(&learner).is_some_and(|peer| {
+        leadership.peers.get(learner).is_some_and(|peer| {
             self.now.since(peer.heard) <= 2 * self.config.heartbeat_interval
                 && peer.matched > Index(0)
                 && peer.matched.0 + PROMOTION_LAG_MAX > self.log.last().0
@@ -68,13 +68,13 @@ impl Replica {
 
     /// A leader outside the committed membership has done its last duty: it hands over and steps down.
     pub(crate) fn maybe_depart(&mut self) {
+        let RoleState::Leader(leadership) = &self.role else { return };
         let current = self.timeline.effective();
         if current.index > self.commit || current.is_voter(self.id()) {
             return;
         }
         let last = self.log.last_position();
-        let RoleState::Leader(leadership) = &self.role else { return };
-        let caught_up = |voter: &ReplicaId| leadership.peers.get(voter).is_some_and(|peer| peer.matched == last.index);
+        let caught_up = |voter: &ReplicaId| leadership.peers.get(*voter).is_some_and(|peer| peer.matched == last.index);
         let successor = current.voters.iter().copied().find(caught_up);
         if let Some(to) = successor {
             self.send(to, self.promised, Body::TimeoutNow { last });

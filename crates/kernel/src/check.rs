@@ -44,9 +44,9 @@ impl Replica {
                 assert!(leadership.marker <= self.log.last(), "marker {} is gone", leadership.marker);
                 let members = self.timeline.all().flat_map(|membership| membership.replicas());
                 for member in members.filter(|member| *member != self.id()) {
-                    assert!(leadership.peers.contains_key(&member), "member {member} is not followed");
+                    assert!(leadership.peers.get(member).is_some(), "member {member} is not followed");
                 }
-                for (id, peer) in &leadership.peers {
+                for (id, peer) in leadership.peers.iter() {
                     peer.check();
                     let last = self.log.last();
                     assert!(peer.matched <= last, "{id} matched {} past last {last}", peer.matched);

@@ -30,13 +30,15 @@ pub(crate) struct Durability {
     promised: Ballot,
     outstanding: VecDeque<Outstanding>,
     held: VecDeque<Message>,
+    /// So many of them, the last, came in this turn: they rest on what will be under way at its end.
+    unbound: usize,
     highest: Lsn,
 }
 
 impl Durability {
     /// Everything up to now is durable.
     pub(crate) fn new(promised: Ballot) -> Self {
-        Self { promised, outstanding: VecDeque::new(), held: VecDeque::new(), highest: Lsn(0) }
+        Self { promised, outstanding: VecDeque::new(), held: VecDeque::new(), unbound: 0, highest: Lsn(0) }
     }
 
     /// The highest promise that is durable.
@@ -56,12 +58,27 @@ impl Durability {
         self.outstanding.push_back(Outstanding { lsn, promised, last, issued, held: 0 });
     }
 
-    /// Holds `message` for everything issued so far; gives it back if nothing is under way.
-    pub(crate) fn hold(&mut self, message: Message) -> Option<Message> {
-        let Some(batch) = self.outstanding.back_mut() else { return Some(message) };
-        batch.held += 1;
+    /// Holds `message` for everything recorded up to the end of the turn.
+    pub(crate) fn hold(&mut self, message: Message) {
         self.held.push_back(message);
-        None
+        self.unbound += 1;
+    }
+
+    /// Whether messages wait for the end of the turn.
+    pub(crate) const fn has_unbound(&self) -> bool {
+        self.unbound > 0
+    }
+
+    /// Ends the turn: what was held in it waits for everything issued so far, or leaves if nothing is under way.
+    pub(crate) fn bind(&mut self, messages: &mut Vec<Message>) {
+        let unbound = std::mem::take(&mut self.unbound);
+        if unbound == 0 {
+            return;
+        }
+        match self.outstanding.back_mut() {
+            Some(batch) => batch.held += unbound,
+            None => messages.extend(self.held.drain(..)),
+        }
     }
 
     /// Notes that the log was cut or rewritten from `from` on: no batch under way makes the new content durable.
@@ -86,7 +103,8 @@ impl Durability {
             log.persist_to(batch.last.max(log.persisted()));
             released += batch.held;
         }
-        for message in self.held.drain(..released) {
+        for _ in 0..released {
+            let message = self.held.pop_front().expect("a batch counts messages that are held");
             match messages.last_mut() {
                 Some(last) if replaces(&message, last) => *last = message,
                 _ => messages.push(message),
@@ -107,7 +125,7 @@ impl Durability {
     /// Held messages wait for batches that are under way, in order.
     pub(crate) fn check(&self, promised: Ballot) {
         assert!(self.promised <= promised, "durable promise {} above {promised}", self.promised);
-        let waiting: usize = self.outstanding.iter().map(|batch| batch.held).sum();
+        let waiting = self.unbound + self.outstanding.iter().map(|batch| batch.held).sum::<usize>();
         assert!(waiting == self.held.len(), "{} messages held, {waiting} for batches under way", self.held.len());
     }
 }

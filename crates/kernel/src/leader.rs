@@ -3,8 +3,6 @@
 //! Invariant: the commit index moves only over entries that a quorum of the membership in effect holds durably, the
 //! leader's own disk included only as far as its own writes are durable. What is sent to whom is in `replicate.rs`.
 
-use std::collections::BTreeMap;
-
 use base::limits::{ENTRY_BYTES_MAX, UNCOMMITTED_BYTES_MAX};
 use base::planted::{Defect, planted};
 use base::{Ballot, Index, Instant, ReplicaId};
@@ -14,6 +12,7 @@ use crate::entry::{Entry, EntryKind, Position};
 use crate::log::Log;
 use crate::membership::marker_payload;
 use crate::message::Body;
+use crate::peers::Peers;
 use crate::policy::LeaderPhase;
 use crate::progress::Progress;
 use crate::quorum::{has_quorum, quorum_index};
@@ -34,7 +33,7 @@ pub(crate) struct Leadership {
     /// Where sending begins to those of whom nothing is known.
     pub(crate) resume_from: Index,
     /// Everyone else in any membership that may be in effect.
-    pub(crate) peers: BTreeMap<ReplicaId, Progress>,
+    pub(crate) peers: Peers,
     /// Number of the last append sent: rises with each, to anyone.
     pub(crate) confirm_seq: u64,
     pub(crate) heartbeat_at: Instant,
@@ -114,7 +113,7 @@ impl Replica {
         self.role = RoleState::Leader(Box::new(Leadership {
             marker,
             resume_from,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             confirm_seq: 0,
             heartbeat_at: self.now + self.config.heartbeat_interval,
             transfer: None,
@@ -139,9 +138,9 @@ impl Replica {
         let RoleState::Leader(leadership) = &mut self.role else { return };
         let next = leadership.resume_from.max(self.log.base().index.next());
         let (timeline, now) = (&self.timeline, self.now);
-        leadership.peers.retain(|peer, _| timeline.all().any(|membership| membership.contains(*peer)));
+        leadership.peers.retain(|peer| timeline.all().any(|membership| membership.contains(peer)));
         for peer in timeline.all().flat_map(|membership| membership.replicas()).filter(|peer| *peer != own) {
-            leadership.peers.entry(peer).or_insert_with(|| Progress::new(next, now));
+            leadership.peers.follow(peer, next, now);
         }
     }
 
@@ -166,7 +165,7 @@ impl Replica {
             return self.step_down();
         }
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        for peer in leadership.peers.values_mut() {
+        for (_, peer) in leadership.peers.iter_mut() {
             peer.heartbeat_due = true;
         }
         if let Some(transfer) = &mut leadership.transfer {
@@ -182,7 +181,7 @@ impl Replica {
     fn hears_quorum(&self) -> bool {
         let RoleState::Leader(leadership) = &self.role else { return false };
         has_quorum(self.timeline.effective(), |replica| {
-            let heard = leadership.peers.get(&replica).map(|peer| peer.heard);
+            let heard = leadership.peers.get(replica).map(|peer| peer.heard);
             replica == self.id() || heard.is_some_and(|at| self.now.since(at) < self.config.election_timeout)
         })
     }
@@ -204,7 +203,7 @@ impl Replica {
         if learnt {
             return self.on_higher_promise();
         }
-        let Some(peer) = leadership.peers.get_mut(&reply.from) else { return };
+        let Some(peer) = leadership.peers.get_mut(reply.from) else { return };
         if reply.ok && reply.matched > last {
             self.suspicious += 1;
             return;
@@ -214,7 +213,9 @@ impl Replica {
         peer.confirmed = peer.confirmed.max(reply.confirm_seq);
         if reply.ok {
             if peer.acknowledged(reply.matched, reply.hint.index.min(last), base) {
-                self.advance_commit();
+                if reply.matched > self.commit {
+                    self.advance_commit();
+                }
                 self.maybe_hand_over();
             }
         } else {
@@ -248,7 +249,7 @@ impl Replica {
             if replica == own || usurped == Some(&replica) {
                 return persisted;
             }
-            leadership.peers.get(&replica).map_or(Index(0), |peer| peer.matched)
+            leadership.peers.get(replica).map_or(Index(0), |peer| peer.matched)
         };
         let reached = quorum_index(membership, self.commit, matched);
         if reached <= self.commit {
@@ -286,7 +287,7 @@ impl Replica {
         let membership = self.timeline.effective();
         let heard = |peer: &Progress| now.since(peer.heard) <= 2 * self.config.heartbeat_interval;
         let voters = leadership.peers.iter().filter(|(id, peer)| membership.voters.contains(id) && heard(peer));
-        let best = voters.max_by_key(|(id, peer)| (peer.priority, std::cmp::Reverse(**id)));
+        let best = voters.max_by_key(|(id, peer)| (peer.priority, std::cmp::Reverse(*id)));
         leadership.preferred = best.map_or(own, |(_, peer)| own.max(peer.priority));
         let Some((to, peer)) = best.filter(|(_, peer)| peer.priority > own && now >= leadership.prefer_at) else {
             return;
@@ -298,7 +299,6 @@ impl Replica {
         };
         let settled = membership.index <= self.commit && !membership.is_joint();
         if keeps_up && settled {
-            let to = *to;
             leadership.prefer_at = now + PREFER_TIMEOUTS * self.config.election_timeout;
             // Refused while another handover is under way: then there will be a next time.
             let _ = self.transfer_leadership(now, to);
@@ -311,7 +311,7 @@ impl Replica {
         let RoleState::Leader(leadership) = &mut self.role else { return };
         let Some(transfer) = leadership.transfer.as_mut().filter(|transfer| !transfer.told) else { return };
         let to = transfer.to;
-        if leadership.peers.get(&to).is_some_and(|peer| peer.matched == last.index) {
+        if leadership.peers.get(to).is_some_and(|peer| peer.matched == last.index) {
             transfer.told = true;
             self.send(to, self.promised, Body::TimeoutNow { last });
         }

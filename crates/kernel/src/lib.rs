@@ -27,6 +27,7 @@ mod input;
 mod leader;
 mod log;
 mod output;
+mod peers;
 mod policy;
 mod progress;
 mod quorum;

@@ -328,7 +328,9 @@ impl Log {
         if to <= self.applied {
             return;
         }
-        self.unapplied_bytes -= self.cached.payload_bytes(self.applied, to);
+        // Where everything is applied there is nothing to count.
+        let applied_bytes = || self.cached.payload_bytes(self.applied, to);
+        self.unapplied_bytes = if to == self.last { 0 } else { self.unapplied_bytes - applied_bytes() };
         self.applied = to;
         self.evict();
     }

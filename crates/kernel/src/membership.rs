@@ -192,9 +192,9 @@ impl Timeline {
         }
         let next = replacement(entry, self.effective(), self.fence);
         self.fence = self.fence.max(entry.origin);
-        let changed = next.is_some();
-        self.later.extend(next);
-        changed
+        let Some(next) = next else { return false };
+        self.later.push_back(next);
+        true
     }
 
     /// Starts over after the log was cut or rewritten; `tail` are the entries after the mark.

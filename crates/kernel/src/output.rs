@@ -24,7 +24,9 @@ const APPLY_ENTRIES_MAX: usize = 16_384;
 /// Moves `collected` out, and leaves the other's emptied place for the next turn.
 fn exchange<T>(handed_out: &mut Vec<T>, collected: &mut Vec<T>) {
     handed_out.clear();
-    std::mem::swap(handed_out, collected);
+    if !collected.is_empty() {
+        std::mem::swap(handed_out, collected);
+    }
 }
 
 /// What has come together in the turn so far.
@@ -33,8 +35,6 @@ pub(crate) struct Outbox {
     pub(crate) records: Vec<Record>,
     /// Free to leave.
     pub(crate) messages: Vec<Message>,
-    /// To be held for this turn's records.
-    pub(crate) pending: Vec<Message>,
     pub(crate) reads: Vec<ReadDone>,
     pub(crate) loads: Vec<LoadRequest>,
     pub(crate) snapshots_to_send: Vec<ReplicaId>,
@@ -63,7 +63,7 @@ impl Replica {
         if !ready.records.is_empty() {
             self.durable.issue(lsn, self.promised, self.log.last(), self.now);
         }
-        out.messages.extend(out.pending.drain(..).filter_map(|message| self.durable.hold(message)));
+        self.durable.bind(&mut out.messages);
         exchange(&mut ready.messages, &mut out.messages);
         exchange(&mut ready.reads, &mut out.reads);
         exchange(&mut ready.loads, &mut out.loads);
@@ -84,7 +84,7 @@ impl Replica {
         !out.records.is_empty()
             || self.log.has_open()
             || !out.messages.is_empty()
-            || !out.pending.is_empty()
+            || self.durable.has_unbound()
             || !out.reads.is_empty()
             || !out.loads.is_empty()
             || !out.snapshots_to_send.is_empty()

@@ -130,20 +130,20 @@ impl Replica {
     /// At the end of a turn: starts a round for the queued reads, or sends the collected ones to the leader.
     pub(crate) fn start_reads(&mut self) {
         self.send_forwards();
-        let alone = self.is_sole_voter();
         let commit = self.commit;
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        let Leadership { reads, peers, confirm_seq, .. } = leadership.as_mut();
-        if !reads.is_startable() {
+        if !leadership.reads.is_startable() {
             return;
         }
-        let readers = std::mem::take(&mut reads.queued);
-        if alone {
+        let readers = std::mem::take(&mut leadership.reads.queued);
+        if self.is_sole_voter() {
             return self.answer_reads(&readers, Ok(commit));
         }
+        let RoleState::Leader(leadership) = &mut self.role else { return };
+        let Leadership { reads, peers, confirm_seq, .. } = leadership.as_mut();
         let confirm_from = if planted(Defect::LateConfirmation) { 1 } else { *confirm_seq + 1 };
         reads.round = Some(Round { at: commit, confirm_from, readers });
-        for peer in peers.values_mut() {
+        for (_, peer) in peers.iter_mut() {
             peer.confirm_due = true;
         }
     }
@@ -155,7 +155,7 @@ impl Replica {
         let Leadership { reads, peers, .. } = leadership.as_mut();
         let Some(round) = &reads.round else { return };
         let confirmed = |replica: ReplicaId| {
-            replica == own || peers.get(&replica).is_some_and(|peer| peer.confirmed >= round.confirm_from)
+            replica == own || peers.get(replica).is_some_and(|peer| peer.confirmed >= round.confirm_from)
         };
         if has_quorum(self.timeline.effective(), confirmed)
             && let Some(Round { at, readers, .. }) = reads.round.take()

@@ -281,7 +281,7 @@ impl Replica {
         let peers = match &self.role {
             RoleState::Leader(leadership) => {
                 let alive = |heard: Instant| self.now.since(heard) < self.config.election_timeout;
-                leadership.peers.iter().map(|(id, peer)| (*id, peer.matched, alive(peer.heard))).collect()
+                leadership.peers.iter().map(|(id, peer)| (id, peer.matched, alive(peer.heard))).collect()
             }
             RoleState::Follower | RoleState::PreCandidate(_) | RoleState::Candidate(_) => Vec::new(),
         };
@@ -445,7 +445,7 @@ impl Replica {
     /// Sends a message once everything recorded so far is durable.
     pub(crate) fn send_when_durable(&mut self, to: ReplicaId, ballot: Ballot, body: Body) {
         let message = self.message(to, ballot, body);
-        self.out.pending.push(message);
+        self.durable.hold(message);
     }
 
     /// Sends a message that tells the promise: not before the promise is durable.

@@ -34,15 +34,15 @@ impl Replica {
             loads: &mut self.out.loads,
             snapshots: &mut self.out.snapshots_to_send,
         };
-        for (id, peer) in peers {
-            turn.serve(*id, peer);
+        for (id, peer) in peers.iter_mut() {
+            turn.serve(id, peer);
         }
     }
 
     /// Whether the next turn has something for a follower.
     pub(crate) fn has_appends(&self) -> bool {
         let RoleState::Leader(leadership) = &self.role else { return false };
-        leadership.peers.values().any(|peer| {
+        leadership.peers.iter().any(|(_, peer)| {
             let behind = peer.next <= self.log.last() && (peer.loading.is_none() || !peer.loaded.is_empty());
             peer.heartbeat_due || peer.confirm_due || (behind && peer.is_open()) || tells_commit(peer, self.commit)
         })
@@ -53,7 +53,7 @@ impl Replica {
     pub fn loaded(&mut self, now: base::Instant, to: ReplicaId, entries: Vec<Entry>) {
         self.advance(now);
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        let Some(peer) = leadership.peers.get_mut(&to) else { return };
+        let Some(peer) = leadership.peers.get_mut(to) else { return };
         let asked = peer.loading.take();
         let log = &self.log;
         let fits = |(index, entry): (u64, &Entry)| {
@@ -70,7 +70,7 @@ impl Replica {
     /// The snapshot for `to` could not be delivered.
     pub fn snapshot_failed(&mut self, to: ReplicaId) {
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        let Some(peer) = leadership.peers.get_mut(&to) else { return };
+        let Some(peer) = leadership.peers.get_mut(to) else { return };
         if peer.mode == Mode::Snapshot {
             let next = peer.matched.next();
             // Wait for a heartbeat: a follower that cannot take a snapshot now should not be offered one at once.
@@ -85,7 +85,7 @@ impl Replica {
             return;
         }
         let RoleState::Leader(leadership) = &mut self.role else { return };
-        let Some(peer) = leadership.peers.get_mut(&from) else { return };
+        let Some(peer) = leadership.peers.get_mut(from) else { return };
         peer.heard = self.now;
         if peer.acknowledged(position.index, Index(0), base) {
             if peer.mode == Mode::Snapshot {

@@ -50,7 +50,7 @@ impl Replica {
             if let Some(transfer) = &mut leadership.transfer {
                 transfer.deadline = due(matches!(lapse, Lapse::Election | Lapse::Transfer));
             }
-            for peer in leadership.peers.values_mut() {
+            for (_, peer) in leadership.peers.iter_mut() {
                 peer.heard = heard;
             }
         }
