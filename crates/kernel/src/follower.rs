@@ -9,7 +9,7 @@ use base::{Ballot, Index, ReplicaId};
 
 use crate::entries::Entries;
 use crate::entry::Position;
-use crate::message::Body;
+use crate::message::{Body, UNANSWERED};
 use crate::policy::{AcceptPlan, AppendView};
 use crate::replica::{Replica, RoleState};
 
@@ -147,11 +147,14 @@ impl Replica {
         }
     }
 
-    /// Acknowledges up to `matched` when that is durable. A heartbeat is answered at once, for what is durable
-    /// already: it may carry a read confirmation, which rests on the promise alone, and the entries before it have
-    /// acknowledgements of their own under way.
+    /// Acknowledges up to `matched` when that is durable, if the leader wants to hear it. A heartbeat is answered at
+    /// once, for what is durable already: it may carry a read confirmation, which rests on the promise alone, and the
+    /// entries before it have acknowledgements of their own under way.
     fn acknowledge(&mut self, append: &Header, matched: Index, hint: Position) {
         let Header { from: to, ballot, confirm_seq, is_heartbeat, is_sync } = *append;
+        if confirm_seq == UNANSWERED {
+            return;
+        }
         let (promised, priority) = (self.promised, self.config.leader_priority);
         let reply = |matched| Body::AppendReply { ok: true, matched, hint, promised, confirm_seq, priority };
         let promise_is_durable = self.durable.promised() == self.promised;

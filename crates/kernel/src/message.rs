@@ -27,6 +27,10 @@ pub struct Message {
 /// Every message is moved from hand to hand a dozen times. Up to this size that takes a few instructions and no call.
 const _: () = assert!(size_of::<Message>() <= 128, "a message should stay small");
 
+/// The number of an append that only tells a new commit index. Nobody waits for the answer: the entries were
+/// acknowledged when they came, and heartbeats ask whether the follower is still there. A refusal is sent all the same.
+pub const UNANSWERED: u64 = 0;
+
 /// The entries that come with a vote.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Suffix {
@@ -108,7 +112,8 @@ pub enum Body {
         commit: Index,
         /// Last index of the log the leader was elected with, marker included.
         sync_index: Index,
-        /// Rises with every message of this leader; the one thing a read confirmation is matched on.
+        /// Rises with every append of this leader that wants an answer; the one thing a read confirmation is matched
+        /// on. [`UNANSWERED`] if none is wanted.
         confirm_seq: u64,
         /// Highest leader priority among the voters that the leader hears, itself included.
         preferred: u8,

@@ -9,7 +9,7 @@ use crate::entries::Entries;
 use crate::entry::{Entry, Position};
 use crate::leader::Leadership;
 use crate::log::Log;
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, UNANSWERED};
 use crate::progress::{Mode, Progress};
 use crate::ready::LoadRequest;
 use crate::replica::{Replica, RoleState};
@@ -127,6 +127,7 @@ impl Turn<'_> {
             // A load may have come to nothing.
             peer.loading = None;
         }
+        let asks = peer.heartbeat_due || peer.confirm_due;
         let mut said = false;
         while peer.next <= self.log.last() && peer.is_open() {
             if peer.next <= self.log.base().index {
@@ -139,11 +140,13 @@ impl Turn<'_> {
                 break;
             }
             said = true;
-            self.append(id, peer, entries);
+            let number = self.next_number();
+            self.append(id, peer, entries, number);
         }
         // Entries wait for the follower's disk before they are acknowledged, an empty append does not: a read must not.
         if peer.confirm_due || (!said && (peer.heartbeat_due || tells_commit(peer, self.commit))) {
-            self.append(id, peer, Entries::default());
+            let number = if asks { self.next_number() } else { UNANSWERED };
+            self.append(id, peer, Entries::default(), number);
         }
         peer.heartbeat_due = false;
         peer.confirm_due = false;
@@ -166,8 +169,12 @@ impl Turn<'_> {
         Entries::default()
     }
 
-    fn append(&mut self, id: ReplicaId, peer: &mut Progress, entries: Entries) {
+    fn next_number(&mut self) -> u64 {
         *self.confirm_seq += 1;
+        *self.confirm_seq
+    }
+
+    fn append(&mut self, id: ReplicaId, peer: &mut Progress, entries: Entries, confirm_seq: u64) {
         let (prev, last) = match entries.first().zip(entries.last()) {
             Some((first, last)) => (first.index.prev(), last.index),
             // Behind a snapshot nothing can be compared but the base, which tells when the follower has caught up.
@@ -182,14 +189,14 @@ impl Turn<'_> {
             entries,
             commit: self.commit,
             sync_index: self.sync_index,
-            confirm_seq: *self.confirm_seq,
+            confirm_seq,
             preferred: self.preferred,
         };
         let &Config { group, protocol, replica: from, .. } = self.config;
         self.messages.push(Message { group, protocol, from, to: id, ballot: self.ballot, body });
         peer.commit_sent = self.commit;
         if !is_heartbeat {
-            peer.sent(last, bytes, *self.confirm_seq);
+            peer.sent(last, bytes, confirm_seq);
         }
     }
 }

@@ -547,7 +547,7 @@ fn planted_forgotten_vote_is_caught() {
 
 #[test]
 fn planted_commit_of_old_stamps_is_caught() {
-    must_break(3, Defect::OldStampsCounted, 1000, &AGREEMENT);
+    must_break(3, Defect::OldStampsCounted, 8000, &AGREEMENT);
 }
 
 #[test]
