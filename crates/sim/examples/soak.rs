@@ -1,7 +1,8 @@
 //! Runs many seeds, then plants defects that must be found; what `cargo xtask soak` starts.
 //!
 //! `cargo run -p sim --profile planted --features planted --example soak -- --seeds 400 --planted all`. One seed again:
-//! `--first 17 --seeds 1 --workers 1 --trace`. Ends with 1 if a run fails, or a defect is not found.
+//! `--first 17 --seeds 1 --workers 1 --trace`. One defect: `--seeds 0 --planted W3`. Ends with 1 if a run fails, or a
+//! defect is not found.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it tells what it found")]
 
@@ -10,6 +11,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use base::Defect;
 use kernel::Protocol;
 use sim::{Config, Counter, FailureKind, Hunt, Profile, Tally, Verdict};
 
@@ -59,6 +61,8 @@ impl Wanted {
         let profile = value("--profile").map(|name| Profile::from_name(name).ok_or(format!("no profile {name}")));
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (seeds, minutes) = (number("--seeds")?, number("--minutes")?);
+        let one = value("--planted").and_then(|word| Defect::from_id(word));
+        let one = |hunt: &&Hunt| Some(hunt.defect) == one;
         Ok(Self {
             first: number("--first")?.unwrap_or(0),
             seeds: seeds.or(minutes.is_none().then_some(40)),
@@ -70,9 +74,10 @@ impl Wanted {
             planted: match value("--planted").map(String::as_str) {
                 None => Vec::new(),
                 Some("all") => sim::HUNTS.to_vec(),
+                Some(_) if sim::HUNTS.iter().any(|hunt| one(&hunt)) => sim::HUNTS.iter().filter(one).copied().collect(),
                 Some(word) => rotation(word),
             },
-            once: value("--planted").is_some_and(|word| word != "all"),
+            once: value("--planted").is_some_and(|word| word != "all" && Defect::from_id(word).is_none()),
             trace: words.iter().any(|word| word == "--trace"),
         })
     }

@@ -108,6 +108,16 @@ counters! {
     Sweeps = "history sweeps",
     /// Reads below the compaction floor or above the present.
     RevisionRefused = "reads of revisions refused",
+    /// Events that watches delivered.
+    WatchEvents = "events watched",
+    /// Progress that watches were told.
+    WatchProgress = "progress told to watches",
+    /// Watches that needed what was compacted.
+    WatchesCompacted = "watches ended by compaction",
+    /// Pages of history read for watches.
+    WatchPages = "pages of history watched",
+    /// Streams of watches that broke, and went on elsewhere.
+    WatchStreamsLost = "watch streams lost",
     /// Leaderships handed over on request.
     Transfers = "leaderships handed over",
     /// Healthy periods that were watched for progress, in seconds.

@@ -41,6 +41,7 @@ mod shrink;
 mod soak;
 mod timeline;
 mod trace;
+mod watches;
 mod workload;
 mod world;
 
@@ -58,4 +59,5 @@ pub use shrink::{Shrunk, shrink};
 pub use soak::{Tally, soak};
 pub use timeline::{Cut, Span, SpanKind, Timeline, Traffic};
 pub use trace::Line;
+pub use watches::WatchRecord;
 pub use workload::{Intent, PlannedOperation, key_bytes, list_bytes};

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{EntryKey, Ledger};
 use crate::plan::Shape;
+use crate::watches::Desk;
 
 /// The one group.
 pub(crate) const GROUP: GroupId = GroupId(0);
@@ -107,6 +108,7 @@ pub(crate) struct Process {
     pub(crate) handed: Index,
     /// The ballot it was last seen to lead.
     pub(crate) led: base::Ballot,
+    pub(crate) watches: Desk,
     pub(crate) started_at: u64,
     pub(crate) turns: u64,
 }
@@ -247,6 +249,7 @@ impl Machine {
             incoming: BTreeMap::new(),
             handed,
             led: base::Ballot::ZERO,
+            watches: Desk::new(config.seed),
             started_at: now,
             turns: 0,
         };

@@ -10,21 +10,26 @@ use mvcc::{Command, OutcomeResult, RangeResult, Reject, TxnResult};
 
 use crate::history::{Asked, Operation, Told};
 use crate::settled::Settled;
+use crate::watches::WatchRecord;
 use crate::workload::{ACCOUNTS, BANK, FORKS, LISTS_PREFIX, PAIRS, TOTAL};
 
 /// The history, and whether the answers in it can all be true; if not, why.
 ///
 /// What clients do not know is filled in from the log: a search would have to try every moment for every such write.
-pub(crate) fn judge(history: &[Operation], settled: &Settled) -> (History, Result<(), String>) {
+pub(crate) fn judge(
+    history: &[Operation],
+    watches: &[WatchRecord],
+    settled: &Settled,
+) -> (History, Result<(), String>) {
     match settled.resolve(history) {
         Ok(resolved) => {
-            let recorded = recorded(&resolved);
+            let recorded = recorded(&resolved, watches);
             let judged = check_all(&recorded);
             (recorded, judged)
         }
         Err(reason) => {
             let told: Vec<_> = history.iter().map(|operation| (operation.clone(), None)).collect();
-            (recorded(&told), Err(reason))
+            (recorded(&told, watches), Err(reason))
         }
     }
 }
@@ -43,7 +48,7 @@ fn check_all(history: &History) -> Result<(), String> {
 }
 
 /// With the moments at which operations happened that nobody was told about.
-fn recorded(history: &[(Operation, Option<u64>)]) -> History {
+fn recorded(history: &[(Operation, Option<u64>)], watches: &[WatchRecord]) -> History {
     let nodes = history.iter().map(|(operation, _)| operation.node.0).max().unwrap_or(0);
     let workloads = vec![
         Workload::ListAppend { prefix: LISTS_PREFIX.into() },
@@ -57,7 +62,9 @@ fn recorded(history: &[(Operation, Option<u64>)]) -> History {
         numbering: Numbering::Dense,
         workloads,
     };
-    let operations = history.iter().zip(0..).map(|((operation, moment), id)| one(operation, *moment, id)).collect();
+    let requests = history.iter().zip(0..).map(|((operation, moment), id)| one(operation, *moment, id));
+    let watches = watches.iter().zip(history.len() as u64..).map(|(record, id)| watch(record, id));
+    let operations = requests.chain(watches).collect();
     History { header, operations }
 }
 
@@ -71,6 +78,52 @@ fn one(operation: &Operation, moment: Option<u64>, id: u64) -> record::Operation
         returned: moment.or(operation.returned_at.map(|at| at * 1000)),
         request: request(&operation.asked),
         outcome: outcome(&operation.told),
+    }
+}
+
+/// Clients that watch are numbered from here on.
+const WATCHING_CLIENTS: u64 = 100;
+
+fn watch(watch: &WatchRecord, id: u64) -> record::Operation {
+    let end = watch.batches.last().map(|batch| batch.at);
+    let returned = watch.returned.map(|at| at * 1000).or(end);
+    let create = &watch.create;
+    let request = record::Watch {
+        key: if create.key.is_empty() { record::Bytes::from(&[0][..]) } else { bytes(&create.key) },
+        range_end: bytes(&create.range_end),
+        start_revision: create.start.0,
+        prev_kv: create.prev_kv,
+        no_put: create.skip_puts,
+        no_delete: create.skip_deletes,
+    };
+    let revision = watch.batches.iter().map(|batch| batch.revision).max();
+    let outcome = match (&watch.refused, revision) {
+        (Some(reason), _) => Outcome::Failed { reason: reason.clone() },
+        (None, Some(revision)) => {
+            Outcome::Done { revision, response: Response::Watch { batches: watch.batches.clone() } }
+        }
+        (None, None) => Outcome::Unknown,
+    };
+    record::Operation {
+        id,
+        client: WATCHING_CLIENTS + watch.client,
+        node: watch.node.0 - 1,
+        connection: watch.connection,
+        invoked: watch.invoked * 1000,
+        returned,
+        request: Request::Watch(request),
+        outcome,
+    }
+}
+
+/// An event as it was delivered.
+pub(crate) fn event(event: &mvcc::Event) -> record::Event {
+    let prev_kv = event.prev_kv.as_ref().map(pair);
+    match event.kind {
+        mvcc::EventKind::Put => record::Event::Put { kv: pair(&event.kv), prev_kv },
+        mvcc::EventKind::Delete => {
+            record::Event::Delete { key: bytes(&event.kv.key), mod_revision: event.kv.mod_revision.0, prev_kv }
+        }
     }
 }
 
@@ -268,7 +321,7 @@ mod tests {
     }
 
     fn verdict(history: &[Operation]) -> Result<(), String> {
-        judge(history, &settled(history, &[])).1
+        judge(history, &[], &settled(history, &[])).1
     }
 
     #[test]
@@ -289,18 +342,18 @@ mod tests {
     #[test]
     fn what_is_done_twice_or_for_nobody_is_found() {
         let history = [put(1, 2), get(6, 2, false)];
-        assert_eq!(judge(&history, &settled(&history, &[])).1, Ok(()));
-        assert!(judge(&history, &settled(&history, &[put(7, 3)])).1.is_err());
-        assert!(judge(&history, &settled(&history, &[put(7, 2)])).1.is_err());
+        assert_eq!(judge(&history, &[], &settled(&history, &[])).1, Ok(()));
+        assert!(judge(&history, &[], &settled(&history, &[put(7, 3)])).1.is_err());
+        assert!(judge(&history, &[], &settled(&history, &[put(7, 2)])).1.is_err());
     }
 
     #[test]
     fn the_log_says_what_the_client_does_not_know() {
         let unknown = Operation { told: Told::Unknown, returned_at: None, ..put(1, 2) };
         let history = [unknown.clone(), get(6, 2, false)];
-        assert_eq!(judge(&history, &settled(&[], &[put(4, 2)])).1, Ok(()));
+        assert_eq!(judge(&history, &[], &settled(&[], &[put(4, 2)])).1, Ok(()));
         // The read shows it, but the log does not have it.
-        assert!(judge(&history, &settled(&[], &[])).1.is_err());
+        assert!(judge(&history, &[], &settled(&[], &[])).1.is_err());
         let resolved = settled(&[], &[]).resolve(&[unknown]).expect("nothing was done");
         assert_eq!(resolved[0].0.told, Told::NotDone);
     }

@@ -60,6 +60,15 @@ fn a_log_that_goes_on_after_half_a_batch_is_found() {
 }
 
 #[test]
+fn watches_that_lose_repeat_or_promise_too_much_are_found_by_the_histories() {
+    found(Defect::WatchFloorLost, Profile::Network, &[FailureKind::History]);
+    found(Defect::WatchHistoryTwice, Profile::Calm, &[FailureKind::History]);
+    found(Defect::WatchEarlyProgress, Profile::Calm, &[FailureKind::History]);
+    found(Defect::WatchStarved, Profile::Calm, &[FailureKind::History]);
+    found(Defect::WatchStartIgnored, Profile::Calm, &[FailureKind::History]);
+}
+
+#[test]
 fn a_failing_run_shrinks_and_still_fails_in_the_same_way() {
     let config = found(Defect::MarkApart, Profile::Crash, &[FailureKind::Agreement]);
     let before = sim::plan(&config);

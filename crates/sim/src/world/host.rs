@@ -381,7 +381,13 @@ impl World<'_> {
         let (index, now) = (mark.position.index, self.schedule.now());
         let before = mvcc::mark(&*state.engine.view())?.map(decode_mark).transpose()?.unwrap_or_default();
         let mut number = self.settled.number_after(before.position.index);
+        let revision = process.state.state().revision;
         let mut apply = process.state.begin(state.engine.view())?;
+        // Somebody may have begun to watch while the batch was being made.
+        let is_kept = process.watches.is_wanted() && !percent(&mut self.chance.host, 2);
+        if is_kept {
+            apply.keep_changes();
+        }
         let mut replies: Vec<(Ticket, Told)> = Vec::new();
         for task in tasks {
             let is_news = self.settled.is_news(number);
@@ -392,8 +398,9 @@ impl World<'_> {
             number = number.map(|number| number + 1);
             replies.extend(task.reply.zip(outcome).map(|(ticket, outcome)| (ticket, Told::Outcome(outcome))));
         }
-        let changes = apply.take_lease_changes();
-        let (batch, _) = apply.finish(encode_mark(mark));
+        let leases = apply.take_lease_changes();
+        let after = apply.state().revision;
+        let (batch, changes) = apply.finish(encode_mark(mark));
         state.engine.write(batch)?;
         self.counters.count(Counter::Applies);
         if let Some(number) = number {
@@ -408,12 +415,13 @@ impl World<'_> {
             self.crash(machine, power, Some(down_us));
             return Ok(());
         }
+        self.publish(machine, revision, after, is_kept.then_some(changes));
         self.compare_state(machine, index)?;
         for (ticket, told) in replies {
             self.answer(machine, ticket, told);
         }
-        if !changes.is_empty() {
-            self.tell(machine, Event::LeasesChanged { group: GROUP, changes });
+        if !leases.is_empty() {
+            self.tell(machine, Event::LeasesChanged { group: GROUP, changes: leases });
         }
         self.tell(machine, Event::Applied { group: GROUP, index });
         Ok(())

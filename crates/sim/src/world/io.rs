@@ -151,6 +151,9 @@ impl World<'_> {
         self.trace.note(at, 9, || format!("{node} installs a snapshot at {index}"));
         self.counters.count(Counter::SnapshotsInstalled);
         self.timeline.installs(node, at);
+        let revision = process.state.state().revision;
+        // What happened on the way there is in the history that came along.
+        self.publish(machine, base::Revision(0), revision, None);
         self.compare_state(machine, index)?;
         let leases = mvcc::leases(&*self.machines[machine].engine.view())?;
         self.tell(machine, Event::LeasesLoaded { group: GROUP, leases });

@@ -11,6 +11,7 @@ mod io;
 mod links;
 mod monitor;
 mod traffic;
+pub(crate) mod watches;
 
 use std::collections::BTreeMap;
 
@@ -32,8 +33,10 @@ use crate::schedule::Schedule;
 use crate::settled::Settled;
 use crate::timeline::Timeline;
 use crate::trace::Trace;
+use crate::watches::WatchClients;
 use clients::Clients;
 use monitor::Monitor;
+use watches::WatchStep;
 
 /// World time at the start: zero would hide errors.
 pub(crate) const START_US: u64 = 1_000_000;
@@ -59,6 +62,7 @@ pub(crate) enum Happening {
     Arrive { ticket: u64, node: NodeId, client: u64, asked: Box<Asked> },
     Answer { client: u64, ticket: u64, told: Box<Told> },
     Patience { client: u64, ticket: u64 },
+    Watch(WatchStep),
     Heal,
     Look,
 }
@@ -78,6 +82,7 @@ pub(crate) struct World<'a> {
     pub(crate) machines: Vec<Machine>,
     pub(crate) network: Network,
     pub(crate) clients: Clients,
+    pub(crate) watches: WatchClients,
     pub(crate) oracle: Oracle,
     pub(crate) settled: Settled,
     pub(crate) chance: Chance,
@@ -116,6 +121,7 @@ impl<'a> World<'a> {
             machines,
             network: Network::new(config.nodes, plan.shape.fair),
             clients: Clients::new(&plan.operations),
+            watches: WatchClients::new(config.seed, config.nodes),
             oracle: Oracle::default(),
             settled: Settled::default(),
             chance,
@@ -157,6 +163,7 @@ impl<'a> World<'a> {
         for client in 0..self.clients.count() {
             self.schedule.after(0, Happening::Client(client));
         }
+        self.prepare_watches();
         self.schedule.at(START_US + self.config.duration.as_micros() as u64, Happening::Heal);
         self.schedule.after(LOOK_US, Happening::Look);
     }
@@ -216,6 +223,7 @@ impl<'a> World<'a> {
             Happening::Arrive { ticket, node, client, asked } => self.arrive(ticket, node, client, *asked),
             Happening::Answer { client, ticket, told } => self.answered(client, ticket, *told),
             Happening::Patience { client, ticket } => self.impatient(client, ticket),
+            Happening::Watch(step) => self.watch(step),
             Happening::Heal => self.heal(),
             Happening::Look => {
                 self.look();
@@ -293,7 +301,7 @@ impl<'a> World<'a> {
         let now = self.now();
         self.timeline.close(now);
         self.counters.add(Counter::Decided, self.oracle.decided().0);
-        let (recorded, judged) = crate::recorded::judge(&self.clients.history, &self.settled);
+        let (recorded, judged) = crate::recorded::judge(&self.clients.history, &self.watches.records, &self.settled);
         self.judge(FailureKind::History, judged);
         let verdict = match self.failure.take().or_else(|| self.vacuous()) {
             Some(failure) => Verdict::Failed(failure),

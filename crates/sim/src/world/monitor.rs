@@ -16,7 +16,7 @@ const SETTLED_US: u64 = 2_000_000;
 /// After the healing, and the last request, everything is over within this time.
 const CONVERGENCE_US: u64 = 30_000_000;
 /// Clients go on for so long after the healing.
-const TAIL_US: u64 = 4_000_000;
+pub(super) const TAIL_US: u64 = 4_000_000;
 
 /// What is remembered between two looks.
 #[derive(Default)]
@@ -159,7 +159,11 @@ impl World<'_> {
             return Some(format!("n{} owes an answer to request {ticket}", call.machine + 1));
         }
         let decided = self.oracle.decided();
-        let behind = self.running().find(|machine| Self::applied(machine) != decided)?;
-        Some(format!("{} is at {} of {decided}", behind.id, Self::applied(behind)))
+        if let Some(behind) = self.running().find(|machine| Self::applied(machine) != decided) {
+            return Some(format!("{} is at {} of {decided}", behind.id, Self::applied(behind)));
+        }
+        let last = self.last_revision()?;
+        let client = self.watches.behind(last)?;
+        Some(format!("watching client {client} was not told that it has everything up to revision {last}"))
     }
 }

@@ -159,6 +159,7 @@ impl World<'_> {
 
     /// The node died: whoever waits there learns that the connection broke.
     pub(super) fn break_calls(&mut self, machine: usize) {
+        self.break_watches(machine);
         let gone: Vec<_> = self.clients.calls.extract_if(.., |_, call| call.machine == machine).collect();
         for (ticket, call) in gone {
             if let Caller::Client(client) = call.caller {
