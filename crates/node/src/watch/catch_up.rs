@@ -106,6 +106,8 @@ impl Hub {
             let Some(state) = self.watchers.get(&watcher) else { continue };
             let is_idle = matches!(&state.place, Place::Current(pending) if pending.is_empty());
             if is_idle && state.quiet && state.start <= revision {
+                // The answer that the stream waits for is about this watch too, and must not go back.
+                on.progress = on.progress.map(|asked| asked.max(revision));
                 return Some(Response { id: state.id, revision, kind: ResponseKind::Progress });
             }
         }

@@ -269,6 +269,22 @@ fn periodic_progress_comes_only_to_those_who_asked_and_saw_nothing() {
 }
 
 #[test]
+fn an_answer_about_progress_does_not_fall_behind_a_notice() {
+    let mut hub = hub();
+    hub.create(STREAM, &Create { progress_notify: true, ..watch("a", "", 0) }, &at(9));
+    drain(&mut hub);
+    hub.create(STREAM, &watch("b", "", 4), &at(9));
+    assert!(matches!(hub.next(STREAM), Next::Response(Response { kind: ResponseKind::Created, .. })));
+    let read = read(&mut hub);
+    hub.progress(STREAM, Revision(9));
+    apply(&mut hub, 10, &["somebody else's"]);
+    hub.tick(Instant(0) + INTERVAL + INTERVAL / 10);
+    assert_eq!(drain(&mut hub), [(0, 10, ResponseKind::Progress)]);
+    hub.page(STREAM, read.watcher, Ok(page(vec![], 10, 9)));
+    assert_eq!(drain(&mut hub), [(NO_WATCH, 10, ResponseKind::Progress)], "the first watch was told 10 already");
+}
+
+#[test]
 fn a_watch_that_does_not_keep_up_costs_no_more_than_its_cursor() {
     let mut hub = hub();
     hub.create(STREAM, &watch("a", "", 0), &at(9));
