@@ -48,12 +48,13 @@ impl Ours {
             for message in ready.messages.drain(..) {
                 self.network.send(message.to.0 as usize - 1, message);
             }
+            let handed_out = !ready.committed.is_empty();
             for committed in ready.committed.drain(..) {
                 let commands = committed.entries.iter().filter(|entry| entry.kind == EntryKind::Command);
                 commands.filter(|_| committed.effective).for_each(|entry| ledger.take(&entry.payload));
             }
-            if let Some(mark) = ready.mark.take() {
-                replica.applied(mark.position.index);
+            if handed_out {
+                replica.applied(replica.mark().position.index);
                 is_answered = true;
             }
             if !ready.records.is_empty() {

@@ -410,8 +410,8 @@ impl Turn<'_> {
             committed.entries.iter().for_each(|entry| self.hand_out(entry, committed.effective));
         }
         let Host { number, replica, disk, .. } = &mut self.step.host;
-        if let Some(mark) = ready.mark {
-            replica.applied(mark.position.index);
+        if !ready.committed.is_empty() {
+            replica.applied(replica.mark().position.index);
         }
         for load in ready.loads {
             let entries = disk.written().log.range(load.from..load.until).map(|(_, entry)| entry.clone()).collect();

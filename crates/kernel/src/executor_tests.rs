@@ -139,7 +139,8 @@ fn an_entry_of_a_superseded_leader_is_decided_and_void() {
     let ready = replica.ready(Lsn(1));
     let effects: Vec<(usize, bool)> = ready.committed.iter().map(|c| (c.entries.len(), c.effective)).collect();
     assert_eq!(effects, [(2, true), (1, false), (1, true)]);
-    assert_eq!(ready.mark.map(|mark| (mark.position.index, mark.max_origin)), Some((Index(4), ballot(1, 2))));
+    let mark = replica.mark();
+    assert_eq!((mark.position.index, mark.max_origin), (Index(4), ballot(1, 2)));
 }
 
 fn message(ballot: Ballot, body: Body) -> Message {

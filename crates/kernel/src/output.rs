@@ -108,7 +108,6 @@ impl Replica {
     /// Hands out decided entries, each once, and the mark after them.
     fn hand_out(&mut self, ready: &mut Ready) {
         ready.committed.clear();
-        ready.mark = None;
         if !self.may_hand_out() {
             return;
         }
@@ -138,7 +137,6 @@ impl Replica {
         }
         self.applying.push_back((self.timeline.mark().position.index, bytes));
         self.applying_bytes += bytes;
-        ready.mark = Some(self.timeline.mark().clone());
         if let Some(before) = before {
             self.notice_removal(&before);
             self.sync_peers();

@@ -117,11 +117,9 @@ pub struct Ready {
     pub records: Vec<Record>,
     /// May leave the node now.
     pub messages: Vec<Message>,
-    /// Decided entries, to be applied in order.
+    /// Decided entries, to be applied in order. `replica.mark` is now the log position, fence and membership after the
+    /// last of them: the host stores it in the same atomic batch as their effects, which must not be split.
     pub committed: Vec<Committed>,
-    /// With `committed`: the log position, fence and membership after its last entry. The host stores it in the same
-    /// atomic batch as the effects of `committed`, which must not be split.
-    pub mark: Option<Mark>,
     /// Finished read requests.
     pub reads: Vec<ReadDone>,
     /// Entries to fetch from the node's log.

@@ -171,7 +171,8 @@ impl Node {
             let node = group.replica.node_of(message.to)?;
             Some(Effect::Send(node, PeerMessage::Group(message)))
         }));
-        if let Some(mark) = ready.mark.take() {
+        if !ready.committed.is_empty() {
+            let mark = group.replica.mark().clone();
             group.apply(&mut ready.committed, mark, rest);
         }
         for done in ready.reads.drain(..) {

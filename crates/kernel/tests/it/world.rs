@@ -201,8 +201,10 @@ impl World {
             let one = |entry: &Entry| Event::Committed(number, entry.clone(), committed.effective);
             self.events.extend(committed.entries.iter().map(one));
         }
-        if let Some(mark) = ready.mark {
-            self.host(number).to_apply.push_back((ready.committed, mark));
+        if !ready.committed.is_empty() {
+            let host = self.host(number);
+            let mark = host.replica.as_ref().expect("the replica runs").mark().clone();
+            host.to_apply.push_back((ready.committed, mark));
         }
         self.events.extend(ready.reads.into_iter().map(|done| Event::Read(number, done)));
         for to in ready.snapshots_to_send {
