@@ -6,6 +6,7 @@
 pub mod bank;
 mod changes;
 pub mod history;
+pub mod lease;
 pub mod linearizable;
 pub mod list_append;
 pub mod long_fork;
@@ -39,7 +40,8 @@ pub fn check(history: &History, property: Property, options: &Options) -> Verdic
         Property::Session => session::check(history),
         Property::Snapshot => snapshot::check(history),
         Property::Watch => watch::check(history),
-        Property::Lease | Property::Lock | Property::CrossPartition => {
+        Property::Lease => lease::check(history, options),
+        Property::Lock | Property::CrossPartition => {
             Verdict::Undecided { why: format!("{property} is not checked yet") }
         }
     }

@@ -28,7 +28,7 @@ pub enum Property {
     Snapshot,
     /// Watches deliver everything once, in order.
     Watch,
-    /// Leases end neither early nor in parts. Not yet.
+    /// Leases end neither early nor in parts.
     Lease,
     /// A lock has one holder, and tokens rise. Not yet.
     Lock,
@@ -65,8 +65,9 @@ impl Property {
             | Self::LongFork
             | Self::Session
             | Self::Snapshot
-            | Self::Watch => true,
-            Self::Lease | Self::Lock | Self::CrossPartition => false,
+            | Self::Watch
+            | Self::Lease => true,
+            Self::Lock | Self::CrossPartition => false,
         }
     }
 
@@ -190,10 +191,18 @@ pub struct Options {
     pub search_memory_max: usize,
     /// Histories of at most this many operations are searched whole, not key by key.
     pub whole_operations_max: usize,
+    /// By how much a node's clock may run fast, in percent: so much earlier a lease may end.
+    pub clock_error_percent: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { numbering: None, search_steps_max: 5_000_000, search_memory_max: 1_000_000, whole_operations_max: 64 }
+        Self {
+            numbering: None,
+            search_steps_max: 5_000_000,
+            search_memory_max: 1_000_000,
+            whole_operations_max: 64,
+            clock_error_percent: 1,
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::slots::Job;
-use super::timeline::{Event, Fact, Item, Timeline};
+use super::timeline::{Event, Fact, Item, Timeline, modifies};
 use crate::history::{Bytes, CompareTarget, History, Op, Operation, Put, Range, Request, Response, Revision, Txn};
 use crate::span::Span;
 use crate::store::Store;
@@ -323,7 +323,9 @@ impl<'a> Search<'a> {
     fn judge_end(&mut self, at: usize, revision: Revision) -> Result<(), Impossible> {
         let operation = &self.history.operations[at];
         let ended = self.store.apply(&operation.request, revision);
-        let other = self.timeline.writers.get(&revision).filter(|writer| **writer != at);
+        // Of several ends that show one revision, one had keys.
+        let is_write = |writer: &&usize| modifies(&self.history.operations[**writer]);
+        let other = self.timeline.writers.get(&revision).filter(is_write);
         match other {
             Some(other) if ended.is_ok_and(|answer| answer.modified) => {
                 let reason = format!("a lease ended with its keys at revision {revision}, which another write has");

@@ -6,6 +6,7 @@
 mod broken;
 mod build;
 mod generate;
+mod leases;
 mod legal;
 mod model;
 mod mutation;
