@@ -108,6 +108,12 @@ counters! {
     Sweeps = "history sweeps",
     /// Reads below the compaction floor or above the present.
     RevisionRefused = "reads of revisions refused",
+    /// Leases renewed.
+    LeasesRenewed = "leases renewed",
+    /// Renewals of leases that were over.
+    LeasesNotFound = "renewals too late",
+    /// Leases that ended because their time was up.
+    LeasesExpired = "leases expired",
     /// Events that watches delivered.
     WatchEvents = "events watched",
     /// Progress that watches were told.

@@ -1,7 +1,8 @@
 //! What clients asked and what they were told.
 
-use base::NodeId;
+use base::{LeaseId, NodeId};
 use mvcc::{Command, Outcome, RangeRequest, RangeResponse, Reject};
+use node::LeaseTimes;
 
 /// A request as it was sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -10,6 +11,8 @@ pub enum Asked {
     Write(Command),
     /// A read; the request says of what strictness.
     Read(RangeRequest),
+    /// A renewal of a lease.
+    KeepAlive(LeaseId),
 }
 
 /// What became of it, as far as the client knows.
@@ -19,6 +22,8 @@ pub enum Told {
     Outcome(Outcome),
     /// The answer to a read.
     Range(RangeResponse),
+    /// What is left of a lease; nothing if there is none.
+    Lease(Option<LeaseTimes>),
     /// A read that cannot be served as asked.
     Rejected(Reject),
     /// Surely not done.
@@ -50,6 +55,6 @@ impl Operation {
     /// Whether the client was told that it is done.
     #[must_use]
     pub const fn is_done(&self) -> bool {
-        matches!(self.told, Told::Outcome(_) | Told::Range(_) | Told::Rejected(_))
+        matches!(self.told, Told::Outcome(_) | Told::Range(_) | Told::Lease(_) | Told::Rejected(_))
     }
 }

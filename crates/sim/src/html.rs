@@ -176,7 +176,7 @@ impl Page {
 
     fn operation(&mut self, operation: &Operation, y: u64) {
         let class = match operation.told {
-            Told::Outcome(_) | Told::Range(_) | Told::Rejected(_) => "done",
+            Told::Outcome(_) | Told::Range(_) | Told::Lease(_) | Told::Rejected(_) => "done",
             Told::NotDone => "none",
             Told::Unknown => "unknown",
         };

@@ -66,6 +66,7 @@ pub const HUNTS: &[Hunt] = {
         hunt(D::SyncRetried, By::Raft, On::Disk, 40),
         hunt(D::HalfBatch, By::Raft, On::Disk, 100),
         hunt(D::AmnesiacVotes, By::Raft, On::Crash, 200),
+        hunt(D::StaleExpiry, By::Raft, On::Network, 40),
         hunt(D::WatchFloorLost, By::Raft, On::Network, 40),
         hunt(D::WatchHistoryTwice, By::Raft, On::Calm, 60),
         hunt(D::WatchEarlyProgress, By::Raft, On::Calm, 40),

@@ -9,7 +9,7 @@ use check::{History, Options, Outcome, Request, Response, Verdict};
 use mvcc::{Command, OutcomeResult, RangeResult, Reject, TxnResult};
 
 use crate::history::{Asked, Operation, Told};
-use crate::settled::Settled;
+use crate::settled::{LeaseEnd, Settled};
 use crate::watches::WatchRecord;
 use crate::workload::{ACCOUNTS, BANK, FORKS, LISTS_PREFIX, PAIRS, TOTAL};
 
@@ -23,7 +23,10 @@ pub(crate) fn judge(
 ) -> (History, Result<(), String>) {
     match settled.resolve(history) {
         Ok(resolved) => {
-            let recorded = recorded(&resolved, watches);
+            let mut recorded = recorded(&resolved, watches);
+            recorded
+                .operations
+                .extend(settled.lease_ends().iter().zip(recorded.operations.len() as u64..).map(expired));
             let judged = check_all(&recorded);
             (recorded, judged)
         }
@@ -36,8 +39,9 @@ pub(crate) fn judge(
 
 /// Undecided is a failure: nobody would look at it again.
 fn check_all(history: &History) -> Result<(), String> {
+    let options = Options { clock_error_percent: CLOCK_ERROR_PERCENT, ..Options::default() };
     history.validate().map_err(|reason| format!("the record itself is wrong: {reason}"))?;
-    for (property, verdict) in check::check_all(history, &Options::default()) {
+    for (property, verdict) in check::check_all(history, &options) {
         match verdict {
             Verdict::Possible { .. } => {}
             Verdict::Impossible(impossible) => return Err(format!("{property}: {}", impossible.explain(history))),
@@ -78,6 +82,23 @@ fn one(operation: &Operation, moment: Option<u64>, id: u64) -> record::Operation
         returned: moment.or(operation.returned_at.map(|at| at * 1000)),
         request: request(&operation.asked),
         outcome: outcome(&operation.told),
+    }
+}
+
+/// Clocks of nodes run wrong by so much at most.
+const CLOCK_ERROR_PERCENT: u64 = 5;
+
+/// A lease that the store ended, in the name of nobody.
+fn expired((end, id): (&LeaseEnd, u64)) -> record::Operation {
+    record::Operation {
+        id,
+        client: u64::MAX,
+        node: 0,
+        connection: 0,
+        invoked: end.moment,
+        returned: Some(end.moment),
+        request: Request::Lease(record::Lease::Expire { ids: vec![end.id.0] }),
+        outcome: done(end.revision, Response::Lease { id: end.id.0, ttl: 0 }),
     }
 }
 
@@ -138,6 +159,9 @@ fn request(asked: &Asked) -> Request {
         Asked::Write(Command::DeleteRange(one)) => Request::DeleteRange(delete(one)),
         Asked::Write(Command::Txn(one)) => Request::Txn(txn(one)),
         Asked::Write(Command::Compact(one)) => Request::Compact(record::Compact { revision: one.revision.0 }),
+        Asked::Write(Command::LeaseGrant(one)) => Request::Lease(record::Lease::Grant { id: one.id.0, ttl: one.ttl_s }),
+        Asked::Write(Command::LeaseRevoke(one)) => Request::Lease(record::Lease::Revoke { id: one.id.0 }),
+        Asked::KeepAlive(id) => Request::Lease(record::Lease::KeepAlive { id: id.0 }),
         Asked::Write(other) => unreachable!("no client asks for {other:?}"),
     }
 }
@@ -220,6 +244,8 @@ fn outcome(told: &Told) -> Outcome {
             None => Outcome::Unknown,
         },
         Told::Range(answer) => done(answer.revision, range_response(&answer.result)),
+        // The header of such an answer says nothing about the lease.
+        Told::Lease(times) => done(Revision(0), Response::Lease { id: 0, ttl: times.map_or(0, |times| times.ttl_s) }),
         Told::NotDone => Outcome::Failed { reason: "not done".to_owned() },
         Told::Unknown => Outcome::Unknown,
     }
@@ -240,6 +266,8 @@ fn response(result: &OutcomeResult) -> Option<Response> {
         OutcomeResult::DeleteRange(deleted) => delete_response(deleted),
         OutcomeResult::Txn(txn) => txn_response(txn),
         OutcomeResult::Compact(_) => Response::Compact {},
+        OutcomeResult::LeaseGrant(granted) => Response::Lease { id: granted.id.0, ttl: granted.ttl_s },
+        OutcomeResult::LeaseRevoke => Response::Lease { id: 0, ttl: 0 },
         OutcomeResult::AnswerTooLarge => return None,
         other => unreachable!("no client asks for what is answered with {other:?}"),
     })

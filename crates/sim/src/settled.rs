@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use base::Index;
+use base::{Index, LeaseId, Revision};
 use bytes::Bytes;
-use mvcc::Outcome;
+use mvcc::{Outcome, OutcomeResult};
 
 use crate::history::{Asked, Operation, Told};
 
@@ -22,16 +22,28 @@ struct Effect {
     outcome: Outcome,
 }
 
+/// A lease that the store ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LeaseEnd {
+    pub(crate) id: LeaseId,
+    /// The revision at which its keys went; that of the store if it had none.
+    pub(crate) revision: Revision,
+    /// When, in nanoseconds.
+    pub(crate) moment: u64,
+}
+
 /// All that took effect, in order.
 pub(crate) struct Settled {
     effects: Vec<Effect>,
+    /// Leases that ended because their time was up, with the number of the command that did it.
+    ends: Vec<(usize, LeaseEnd)>,
     /// How many commands there are up to an index, for every index at which a node has stood.
     counts: BTreeMap<Index, usize>,
 }
 
 impl Default for Settled {
     fn default() -> Self {
-        Self { effects: Vec::new(), counts: BTreeMap::from([(Index(0), 0)]) }
+        Self { effects: Vec::new(), ends: Vec::new(), counts: BTreeMap::from([(Index(0), 0)]) }
     }
 }
 
@@ -48,6 +60,30 @@ impl Settled {
 
     pub(crate) fn add(&mut self, at: u64, payload: Bytes, outcome: Outcome) {
         self.effects.push(Effect { at, payload, outcome });
+    }
+
+    /// The command that was added last ended a lease.
+    pub(crate) fn ended(&mut self, id: LeaseId, revision: Revision) {
+        let end = LeaseEnd { id, revision, moment: 0 };
+        self.ends.push((self.effects.len() - 1, end));
+    }
+
+    /// The command with this number ended a lease with its keys at this revision.
+    pub(crate) fn ended_at(&mut self, id: LeaseId, revision: Revision) {
+        if let Some((_, end)) = self.ends.iter_mut().rev().find(|(_, end)| end.id == id) {
+            end.revision = revision;
+        }
+    }
+
+    /// What the store ended, with the moments of it.
+    pub(crate) fn lease_ends(&self) -> Vec<LeaseEnd> {
+        let mut moments = Vec::with_capacity(self.effects.len());
+        let mut moment = 0;
+        for effect in &self.effects {
+            moment = (moment + 1).max(effect.at * 1000);
+            moments.push(moment);
+        }
+        self.ends.iter().map(|(number, end)| LeaseEnd { moment: moments[*number], ..*end }).collect()
     }
 
     /// A node stands at `index`, with so many commands behind it.
@@ -70,6 +106,10 @@ impl Settled {
         for Effect { at, payload, outcome } in &self.effects {
             // What is applied in one batch happened in its order.
             moment = (moment + 1).max(at * 1000);
+            if matches!(outcome.result, OutcomeResult::LeaseExpire(_) | OutcomeResult::LeaseCheckpoint(_)) {
+                // The leader's own doing.
+                continue;
+            }
             let places = asked.get_mut(payload).map(|places| take(places, &history, *at, outcome));
             let Some(place) = places.flatten() else {
                 return Err(format!("{outcome:?} at {at} is the outcome of a command nobody waits for any more"));

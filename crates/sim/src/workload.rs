@@ -120,6 +120,20 @@ pub enum Intent {
         /// Another key.
         second: u64,
     },
+    /// Begin a lease of so many seconds, in place of the one the client has.
+    Grant {
+        /// How long it lives without a renewal.
+        ttl_s: i64,
+    },
+    /// Renew the client's lease.
+    KeepAlive,
+    /// Put a key on the client's lease.
+    Attach {
+        /// Which of its keys.
+        key: u64,
+    },
+    /// End the client's lease.
+    Revoke,
     /// Move the compaction floor to so many revisions ago.
     Compact {
         /// How far back.
@@ -143,6 +157,10 @@ pub(crate) const TOTAL: i64 = 400;
 pub(crate) const PAIRS: &str = "pair/";
 /// Pairs.
 const PAIRS_MAX: u64 = 2;
+/// Keys on leases begin with this.
+pub(crate) const LEASED: &str = "leased/";
+/// Clients that have leases and nothing else.
+const LEASING_CLIENTS: u64 = 2;
 /// Keys that are created by one client each begin with this.
 pub(crate) const FORKS: &str = "fork/";
 
@@ -170,7 +188,30 @@ pub(crate) fn operations(config: &Config) -> Vec<PlannedOperation> {
             at += between(&mut prng, pause / 4, pause * 7 / 4);
         }
     }
+    all.extend(leases(config, end));
     all.sort_by_key(|operation| operation.at);
+    all
+}
+
+/// What clients with leases do: a renewal now and then, sometimes too late.
+fn leases(config: &Config, end: u64) -> Vec<PlannedOperation> {
+    let mut prng = stream(config.seed, 5);
+    let mut all = Vec::new();
+    for client in config.clients..config.clients + LEASING_CLIENTS.min(config.clients) {
+        let mut at = between(&mut prng, 100_000, 1_500_000);
+        while at < end {
+            let intent = match prng.below(20) {
+                0 => Intent::Grant { ttl_s: between(&mut prng, 1, 6) as i64 },
+                1 => Intent::Revoke,
+                2..9 => Intent::Attach { key: prng.below(4) },
+                _ => Intent::KeepAlive,
+            };
+            let patience_us = *pick(&mut prng, &[300_000, 1_500_000, 4_000_000]);
+            let node = NodeId(between(&mut prng, 1, config.nodes));
+            all.push(PlannedOperation { at, client, node, patience_us, intent });
+            at += if percent(&mut prng, 8) { 7_000_000 } else { between(&mut prng, 100_000, 1_500_000) };
+        }
+    }
     all
 }
 

@@ -30,8 +30,8 @@ fn an_early_acknowledgement_is_found_by_the_ledger() {
 
 #[test]
 fn a_state_apart_from_its_position_is_found_by_the_hashes() {
-    found(Defect::MarkApart, Profile::Crash, &[FailureKind::Agreement]);
     // Or by the clients: something was done twice.
+    found(Defect::MarkApart, Profile::Crash, &[FailureKind::Agreement, FailureKind::History]);
     found(Defect::ApplyTwice, Profile::Crash, &[FailureKind::Agreement, FailureKind::History]);
 }
 
@@ -60,6 +60,11 @@ fn a_log_that_goes_on_after_half_a_batch_is_found() {
 }
 
 #[test]
+fn a_leader_of_the_past_that_ends_leases_is_found_by_the_histories() {
+    found(Defect::StaleExpiry, Profile::Network, &[FailureKind::History]);
+}
+
+#[test]
 fn watches_that_lose_repeat_or_promise_too_much_are_found_by_the_histories() {
     found(Defect::WatchFloorLost, Profile::Network, &[FailureKind::History]);
     found(Defect::WatchHistoryTwice, Profile::Calm, &[FailureKind::History]);
@@ -70,7 +75,11 @@ fn watches_that_lose_repeat_or_promise_too_much_are_found_by_the_histories() {
 
 #[test]
 fn a_failing_run_shrinks_and_still_fails_in_the_same_way() {
-    let config = found(Defect::MarkApart, Profile::Crash, &[FailureKind::Agreement]);
+    let mut configs = (0..60).map(|seed| config(seed, Profile::Crash, Some(Defect::MarkApart)));
+    let is_agreement = |config: &Config| {
+        sim::run(config).verdict.failure().is_some_and(|failure| failure.kind == FailureKind::Agreement)
+    };
+    let config = configs.find(is_agreement).expect("the hashes find it");
     let before = sim::plan(&config);
     let shrunk = sim::shrink(&config, 150).expect("it fails");
     let after = shrunk.config.plan.as_ref().expect("the plan is written down");

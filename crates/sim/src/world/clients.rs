@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use base::{LeaseId, NodeId, Revision};
 use bytes::Bytes;
 use mvcc::{
-    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, Op, OutcomeResult, Put,
-    RangeRequest, Txn,
+    Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, LeaseGrant, LeaseRevoke, Op,
+    OutcomeResult, Put, RangeRequest, Txn,
 };
 
 use crate::history::{Asked, Operation, Told};
 use crate::workload::{
-    ACCOUNTS, BANK, FORKS, Intent, PAIRS, PlannedOperation, TOTAL, account_bytes, key_bytes, list_bytes, prefix_end,
+    ACCOUNTS, BANK, FORKS, Intent, LEASED, PAIRS, PlannedOperation, TOTAL, account_bytes, key_bytes, list_bytes,
+    prefix_end,
 };
 
 /// Who waits for an answer.
@@ -48,6 +49,8 @@ struct Client {
     seen: Revision,
     /// Counts its writes, for unique values.
     writes: u64,
+    /// The lease it has, as far as it knows.
+    lease: Option<LeaseId>,
 }
 
 /// All clients, and all requests on their way.
@@ -148,9 +151,12 @@ impl Clients {
         let seen = match &told {
             Told::Outcome(outcome) => outcome.revision,
             Told::Range(answer) => answer.revision,
-            Told::Rejected(_) | Told::NotDone | Told::Unknown => Revision(0),
+            Told::Lease(_) | Told::Rejected(_) | Told::NotDone | Told::Unknown => Revision(0),
         };
         self.clients[place].seen = self.clients[place].seen.max(seen);
+        if matches!(told, Told::Lease(None)) {
+            self.clients[place].lease = None;
+        }
         let second = match &told {
             Told::Range(answer) if self.clients[place].then_write => {
                 Some(self.second_step(client, number, &answer.result.kvs))
@@ -211,10 +217,33 @@ impl Clients {
                 let failure = vec![Op::Range(read(key_bytes(second), None, false))];
                 Asked::Write(Command::Txn(Txn { compares, success, failure }))
             }
+            Intent::Grant { ttl_s } => self.grant(client, ttl_s),
+            Intent::KeepAlive => match self.clients[client as usize].lease {
+                Some(lease) => Asked::KeepAlive(lease),
+                None => self.grant(client, 3),
+            },
+            Intent::Attach { key } => {
+                let Some(lease) = self.clients[client as usize].lease else { return self.grant(client, 5) };
+                let (key, value) = (format!("{LEASED}{client}/{key}"), self.value(client, 0));
+                Asked::Write(Command::Put(Put { lease, ..put(key, value) }))
+            }
+            Intent::Revoke => match self.clients[client as usize].lease.take() {
+                Some(id) => Asked::Write(Command::LeaseRevoke(LeaseRevoke { id })),
+                None => self.grant(client, 2),
+            },
             Intent::Compact { back } => {
                 Asked::Write(Command::Compact(Compact { revision: Revision((seen - back as i64).max(1)) }))
             }
         }
+    }
+
+    /// A lease nobody had before.
+    fn grant(&mut self, client: u64, ttl_s: i64) -> Asked {
+        let state = &mut self.clients[client as usize];
+        state.writes += 1;
+        let id = LeaseId(((client + 1) * 1_000_000 + state.writes) as i64);
+        state.lease = Some(id);
+        Asked::Write(Command::LeaseGrant(LeaseGrant { id, ttl_s }))
     }
 
     /// One key of a pair, if neither is there.

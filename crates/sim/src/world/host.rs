@@ -3,8 +3,10 @@
 //! As in the server: effects of a turn in their order, one write and one sync for all batches that wait, decided
 //! commands in one atomic batch with the log position, checkpoints and the sweep beside all that.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use base::{Fault, Index};
-use mvcc::Engine;
+use mvcc::{Engine, EventKind, LeaseChange, OutcomeResult};
 use node::{Effect, Event, PeerMessage, Ticket};
 use storage::disk::is_full;
 use storage::wal::Space;
@@ -385,23 +387,42 @@ impl World<'_> {
         let mut apply = process.state.begin(state.engine.view())?;
         // Somebody may have begun to watch while the batch was being made.
         let is_kept = process.watches.is_wanted() && !percent(&mut self.chance.host, 2);
-        if is_kept {
-            apply.keep_changes();
-        }
+        // They tell which leases ended when.
+        apply.keep_changes();
+        let (mut leases, mut expired) = (Vec::new(), BTreeSet::new());
         let mut replies: Vec<(Ticket, Told)> = Vec::new();
         for task in tasks {
             let is_news = self.settled.is_news(number);
             let outcome = apply.command(&task.payload, is_news || task.reply.is_some())?;
+            let changed = apply.take_lease_changes();
             if let Some(outcome) = outcome.clone().filter(|_| is_news) {
+                let (revision, is_expiry) = (outcome.revision, matches!(outcome.result, OutcomeResult::LeaseExpire(_)));
                 self.settled.add(now, task.payload, outcome);
+                for change in changed.iter().filter(|_| is_expiry) {
+                    if let LeaseChange::Gone(id) = change {
+                        self.counters.count(Counter::LeasesExpired);
+                        self.settled.ended(*id, revision);
+                        expired.insert(*id);
+                    }
+                }
             }
+            leases.extend(changed);
             number = number.map(|number| number + 1);
             replies.extend(task.reply.zip(outcome).map(|(ticket, outcome)| (ticket, Told::Outcome(outcome))));
         }
-        let leases = apply.take_lease_changes();
         let after = apply.state().revision;
         let (batch, changes) = apply.finish(encode_mark(mark));
         state.engine.write(batch)?;
+        let mut ends = BTreeMap::new();
+        for change in &changes {
+            let lease = change.events.first().and_then(|event| event.prev_kv.as_ref()).map(|pair| pair.lease);
+            let is_end = change.events.iter().all(|event| event.kind == EventKind::Delete);
+            if let Some(lease) = lease.filter(|lease| is_end && expired.contains(lease)) {
+                ends.insert(lease, change.revision);
+            }
+        }
+        // The last one that deleted keys on it: whoever deletes them one by one does so before it ends.
+        ends.into_iter().for_each(|(lease, revision)| self.settled.ended_at(lease, revision));
         self.counters.count(Counter::Applies);
         if let Some(number) = number {
             self.settled.reached(index, number);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base::NodeId;
+use mvcc::Engine;
 
 use super::{START_US, World};
 use crate::counters::Counter;
@@ -161,6 +162,10 @@ impl World<'_> {
         let decided = self.oracle.decided();
         if let Some(behind) = self.running().find(|machine| Self::applied(machine) != decided) {
             return Some(format!("{} is at {} of {decided}", behind.id, Self::applied(behind)));
+        }
+        let leases = |machine: &&Machine| mvcc::leases(&*machine.engine.view()).is_ok_and(|leases| !leases.is_empty());
+        if let Some(machine) = self.running().find(leases) {
+            return Some(format!("{} has leases that nobody renews", machine.id));
         }
         let last = self.last_revision()?;
         let client = self.watches.behind(last)?;

@@ -3,7 +3,7 @@
 use base::NodeId;
 use mvcc::Engine;
 use mvcc::range::ReadError;
-use node::{Event, Request, Response, Ticket};
+use node::{Event, LeaseAsk, Request, Response, Ticket};
 
 use super::clients::{Call, Caller, Next, is_conflict};
 use super::{Happening, START_US, World};
@@ -60,6 +60,11 @@ impl World<'_> {
                 self.clients.calls.insert(ticket, Call { read: Some(request), ..call });
                 self.tell(machine, Event::Request(Ticket(ticket), Request::Read { group: GROUP }));
             }
+            Asked::KeepAlive(lease) => {
+                self.clients.calls.insert(ticket, call);
+                let request = Request::Lease { group: GROUP, lease, ask: LeaseAsk::KeepAlive };
+                self.tell(machine, Event::Request(Ticket(ticket), request));
+            }
             Asked::Write(command) => {
                 self.clients.calls.insert(ticket, call);
                 let request = Request::Propose { group: GROUP, payload: command.encode() };
@@ -96,10 +101,7 @@ impl World<'_> {
                 self.counters.count(Counter::Transfers);
                 Told::NotDone
             }
-            Response::Lease(_) => {
-                let detail = format!("request {} is told about a lease it did not ask for", ticket.0);
-                return self.fail(FailureKind::Answers, detail);
-            }
+            Response::Lease(times) => Told::Lease(*times),
             Response::Refused(_) | Response::TimedOut | Response::Superseded => Told::NotDone,
             Response::Unknown(_) => Told::Unknown,
         };
@@ -172,6 +174,8 @@ impl World<'_> {
         match told {
             Told::Outcome(_) => self.counters.count(Counter::Writes),
             Told::Range(_) => self.counters.count(Counter::Reads),
+            Told::Lease(Some(_)) => self.counters.count(Counter::LeasesRenewed),
+            Told::Lease(None) => self.counters.count(Counter::LeasesNotFound),
             Told::Rejected(_) => self.counters.count(Counter::RevisionRefused),
             Told::NotDone => return self.counters.count(Counter::NotDone),
             Told::Unknown => return self.counters.count(Counter::Unknown),
