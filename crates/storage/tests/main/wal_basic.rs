@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::{Ballot, ClusterId, Fault, GroupId, Index, Lsn, NodeId};
 use kernel::{Entry, EntryKind, Mark, Position, Record};
-use storage::disk::{MemDisk, OsDisk, SyncMode};
+use storage::disk::{MemDisk, OsDisk, SyncMode, WriteFault};
 use storage::wal::{Loaded, Space, Wal, WalIdentity, WalOptions};
 
 pub(crate) const IDENTITY: WalIdentity =
@@ -137,6 +137,39 @@ fn a_full_disk_is_announced_and_a_restart_finds_everything() {
     let state = recovered.group(&mut wal, GROUP, mark(0, 0)).expect("recover");
     assert_eq!(state.last, Index(index - 1), "what was acknowledged, and nothing of what failed");
     write(&mut wal, GROUP, vec![Record::Append(vec![entry(index, 1, 10)].into())]);
+}
+
+/// The kernel may have dropped what a failed fsync was to save, and says so once: whoever asks again is told "saved".
+#[test]
+fn after_an_error_of_the_disk_the_log_never_touches_it_again() {
+    let errors: [(&str, fn(&MemDisk)); 3] = [
+        ("fsync", |disk| disk.fault_sync(0)),
+        ("write", |disk| disk.fault_write(0, WriteFault::Error)),
+        ("full", |disk| disk.set_capacity(Some(disk.used()))),
+    ];
+    for (error, fail) in errors {
+        let disk = MemDisk::new(1);
+        let (mut wal, _) = Wal::open(Arc::new(disk.clone()), IDENTITY, SMALL).expect("create");
+        write(&mut wal, GROUP, vec![Record::Append(vec![entry(1, 1, 10)].into())]);
+        fail(&disk);
+        let mut index = 1;
+        let fault = loop {
+            index += 1;
+            let lsn = wal.next_lsn();
+            let turn = [(GROUP, vec![Record::Append(vec![entry(index, 1, 3000)].into())])];
+            if let Err(fault) = wal.append(lsn, &turn).and_then(|()| wal.sync()) {
+                break fault;
+            }
+            assert!(index < 1000, "{error} does no harm");
+        };
+        let before = disk.operations();
+        for _ in 0..3 {
+            assert_eq!(wal.sync(), Err(fault.clone()), "{error}");
+            assert_eq!(wal.maintain(), Err(fault.clone()), "{error}");
+            assert_eq!(wal.append(wal.next_lsn(), &[(GROUP, vec![hard(2, 1)])]), Err(fault.clone()), "{error}");
+        }
+        assert_eq!(disk.operations(), before, "{error}: something was tried again");
+    }
 }
 
 #[test]
