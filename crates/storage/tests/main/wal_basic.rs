@@ -142,7 +142,8 @@ fn a_full_disk_is_announced_and_a_restart_finds_everything() {
 /// The kernel may have dropped what a failed fsync was to save, and says so once: whoever asks again is told "saved".
 #[test]
 fn after_an_error_of_the_disk_the_log_never_touches_it_again() {
-    let errors: [(&str, fn(&MemDisk)); 3] = [
+    type Breaks = fn(&MemDisk);
+    let errors: [(&str, Breaks); 3] = [
         ("fsync", |disk| disk.fault_sync(0)),
         ("write", |disk| disk.fault_write(0, WriteFault::Error)),
         ("full", |disk| disk.set_capacity(Some(disk.used()))),
