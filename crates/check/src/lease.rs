@@ -2,8 +2,8 @@
 //!
 //! From the last renewal that succeeded a lease lives as long as it was granted for, less what clocks may run too fast
 //! ([`Options::clock_error_percent`]), unless somebody revokes it. Who was told that it is gone is never told later
-//! that it lives; nothing is attached to it any more, and its keys are not seen again. O(n log n), and for each lease the
-//! product of its ends and renewals.
+//! that it lives; nothing is attached to it any more, and its keys are not seen again. O(n log n), and for each lease
+//! the product of its ends and renewals.
 //!
 //! Invariant: a renewal is taken to have happened as early, and an end as late, as the answers allow.
 
