@@ -162,3 +162,43 @@ fn is_read_later(text: &str, line: &str) -> bool {
     let value = rest.split('"').next().unwrap_or_default();
     text.matches(&format!("\"value\":\"{value}\",\"create\"")).count() > 0
 }
+
+#[test]
+fn a_load_that_etcdctl_knows_is_tried_and_what_it_wrote_is_deleted() {
+    if is_reference() {
+        return;
+    }
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let endpoint = format!("--endpoints={}", cluster.nodes[0].endpoint());
+        let perf = |flags: &[&str]| {
+            let mut command = Command::new(binary());
+            command.args(["check", "perf", &endpoint, "--duration=2s"]).args(flags);
+            texts_of(command.output().expect("the program ends"))
+        };
+        let (code, out, err) = perf(&["--load=s", "--auto-compact", "--auto-defrag=true"]);
+        // How fast this machine is, is not the question; the exit code says what the last line says.
+        let passed = out.ends_with("\nPASS\n");
+        assert!(passed || out.ends_with("\nFAIL\n"), "{out}{err}");
+        assert_eq!(code, Some(i32::from(!passed)), "{out}{err}");
+        for line in ["Compacting with revision ", "Compacted with revision ", "Defragmented ", " writes/s\n", "Stddev"]
+        {
+            assert!(out.contains(line), "no {line} in {out}{err}");
+        }
+        let client = cluster.client(0);
+        let left = client.range(crate::client::prefix_request("/etcdctl-check-perf/")).await.expect("a range");
+        assert_eq!(left.count, 0);
+        let written = left.header.map_or(0, |header| header.revision);
+        assert!(written > 100, "only {written} writes");
+        client.put("perf/old", "mine").await.expect("a put");
+        let (code, out, err) = perf(&["--prefix=perf/"]);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+        assert!(err.contains("has keys"), "{err}");
+        assert_eq!(client.get("perf/old").await.expect("a get").count, 1);
+    });
+}
+
+fn texts_of(output: Output) -> (Option<i32>, String, String) {
+    let (out, err) = texts(&output);
+    (output.status.code(), out, err)
+}

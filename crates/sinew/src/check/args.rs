@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ::check::Options;
 use ::check::history::Numbering;
-use clap::{Args, Subcommand, ValueEnum, value_parser};
+use clap::{ArgAction, Args, Subcommand, ValueEnum, value_parser};
 
-use crate::flags::go_duration;
+use crate::flags::{go_bool, go_duration};
 
 const EXAMPLES: &str = "\
 A history is what clients asked and were told, one JSON object per line; docs/formats/history.md
@@ -42,6 +42,17 @@ Examples:
 
 Exit codes: as `sinew check`; 0 possible, 1 impossible or undecided, 2 no verdict.";
 
+const PERF_EXAMPLES: &str = "\
+Each write is a new key of 256 bytes with a value of 1 KiB; they are deleted afterwards. The cluster
+passes if nothing failed, at least 90 % of the rate was reached, no write took longer than 500 ms
+and the standard deviation is below 100 ms. For anything finer there is `sinew bench`.
+
+Examples:
+  sinew check perf
+  sinew check perf --load m --auto-compact --endpoints 127.0.0.1:2379,127.0.0.1:22379
+
+Exit codes: 0 if the cluster passes, 1 if it fails or cannot be asked, 2 for wrong usage.";
+
 /// Judge recorded answers, or those of a cluster under load: could a correct store have given them?
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
@@ -71,6 +82,49 @@ enum NumberingArg {
 pub(super) enum Verb {
     /// Drive load against a running cluster, let it be broken meanwhile, and judge every answer
     Cluster(ClusterArgs),
+    /// Does the cluster carry a load of writes? As etcdctl asks
+    Perf(PerfArgs),
+}
+
+/// Arguments of `check perf`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = PERF_EXAMPLES)]
+pub(super) struct PerfArgs {
+    /// The load: s(mall), m(edium), l(arge) or x(tra)l(arge)
+    #[arg(long, value_enum, default_value = "s", value_name = "LOAD")]
+    pub(super) load: Load,
+    /// Where to write; nothing may be there
+    #[arg(long, default_value = "/etcdctl-check-perf/", value_name = "PREFIX",
+        value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(super) prefix: String,
+    /// Compact the history when done
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = go_bool)]
+    pub(super) auto_compact: bool,
+    /// Defragment the endpoints when done
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = go_bool)]
+    pub(super) auto_defrag: bool,
+    /// How long; etcdctl always takes a minute
+    #[arg(long, default_value = "60s", value_parser = go_duration, value_name = "DURATION")]
+    pub(super) duration: Duration,
+}
+
+/// How much `check perf` writes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Load {
+    /// 150 writes a second by 50 clients
+    #[value(name = "s", alias = "small")]
+    Small,
+    /// 1000 writes a second by 200 clients
+    #[value(name = "m", alias = "medium")]
+    Medium,
+    /// 8000 writes a second by 500 clients
+    #[value(name = "l", alias = "large")]
+    Large,
+    /// 15000 writes a second by 1000 clients
+    #[value(name = "xl", alias = "xLarge")]
+    ExtraLarge,
 }
 
 /// Arguments of `check cluster`.

@@ -16,6 +16,7 @@ mod connection;
 mod convert;
 mod load;
 mod nemesis;
+mod perf;
 mod progress;
 mod recorder;
 mod report;
@@ -39,6 +40,10 @@ use crate::print::Format;
 /// # Errors
 /// There is no verdict ([`Failure::Usage`], whatever the reason), or it is not "possible" ([`Failure::Silent`]).
 pub(crate) fn run(arguments: CheckArgs, settings: &Settings) -> Result<(), Failure> {
+    // Not a verdict on answers, and with exit codes of its own.
+    if let Some(Verb::Perf(arguments)) = &arguments.verb {
+        return perf::run(arguments, settings);
+    }
     let report = verdict(arguments, settings).map_err(|failure| match failure {
         Failure::Request(reason) => Failure::Usage(reason),
         Failure::Usage(_) | Failure::Exit(_) | Failure::Silent => failure,
@@ -57,6 +62,7 @@ fn verdict(arguments: CheckArgs, settings: &Settings) -> Result<Report, Failure>
     };
     let options = arguments.options();
     let report = match (arguments.verb, arguments.history) {
+        (Some(Verb::Perf(_)), _) => unreachable!("has run already"),
         (Some(Verb::Cluster(arguments)), _) => cluster::run(&arguments, settings, &options)?,
         (None, Some(path)) => Report { judged: judge(read(&path)?, &options), run: None },
         (None, None) => return Err(Failure::Usage("name a file with a history, or write `check cluster`".to_owned())),
