@@ -27,7 +27,7 @@ impl Client {
         self.cluster().member_remove(MemberRemoveRequest { id }).await.map(drop)
     }
 
-    async fn promote(&self, id: u64) -> Result<(), Status> {
+    pub(crate) async fn promote(&self, id: u64) -> Result<(), Status> {
         self.cluster().member_promote(MemberPromoteRequest { id }).await.map(drop)
     }
 
@@ -37,7 +37,7 @@ impl Client {
 }
 
 /// Waits until a member's list of members is as wanted.
-async fn listed(client: &Client, what: &str, is: impl Fn(&[Member]) -> bool) {
+pub(crate) async fn listed(client: &Client, what: &str, is: impl Fn(&[Member]) -> bool) {
     eventually(what, || async {
         let list = client.members().await.map_err(|status| status.to_string())?.members;
         if is(&list) { Ok(()) } else { Err(format!("{list:?}")) }
@@ -45,7 +45,7 @@ async fn listed(client: &Client, what: &str, is: impl Fn(&[Member]) -> bool) {
     .await;
 }
 
-fn votes(members: &[Member], id: u64) -> bool {
+pub(crate) fn votes(members: &[Member], id: u64) -> bool {
     members.iter().any(|member| member.id == id && !member.is_learner)
 }
 
