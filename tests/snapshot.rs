@@ -3,6 +3,10 @@
 use std::fs;
 use std::process::Command;
 
+use api::etcdserverpb::SnapshotRequest;
+use api::etcdserverpb::maintenance_client::MaintenanceClient;
+use tonic::Code;
+
 use crate::client::{prefix_request, revision};
 use crate::cluster::{Cluster, Ended, binary, is_reference, run_to_end};
 use crate::members::{peer_url, renew};
@@ -110,5 +114,50 @@ fn a_file_that_is_not_whole_is_never_restored() {
         }
         let two = format!("{endpoint},127.0.0.1:1");
         assert_eq!(sinew(&["snapshot", "save", &path("x"), &two]).status.code(), Some(2));
+    });
+}
+
+#[test]
+fn those_who_do_not_read_their_snapshot_hold_up_large_reads_for_a_while_only() {
+    if is_reference() {
+        return; // It has no such limit.
+    }
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let client = cluster.client(0);
+        for number in 0..24 {
+            client.put(&format!("stalled/{number}"), vec![7; 1_000_000]).await.expect("a put");
+        }
+        // More than there are places for large reads.
+        let mut stalled = Vec::new();
+        for _ in 0..4 {
+            let channel = cluster.client(0).channel();
+            let mut maintenance = MaintenanceClient::new(channel).max_decoding_message_size(usize::MAX);
+            stalled.push(maintenance.snapshot(SnapshotRequest {}).await.expect("a stream").into_inner());
+        }
+        let refused = client.range(prefix_request("stalled/")).await.expect_err("no place is left");
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        eventually("large reads have a place again", || async {
+            let found = client.range(prefix_request("stalled/")).await.map_err(|status| status.to_string())?;
+            if found.count == 24 { Ok(()) } else { Err(format!("{} keys", found.count)) }
+        })
+        .await;
+        // Who reads on too late is told; who does just in time gets the whole.
+        let mut told = 0;
+        for mut pieces in stalled {
+            let mut bytes = 0;
+            loop {
+                match pieces.message().await {
+                    Ok(Some(piece)) => bytes += piece.blob.len(),
+                    Ok(None) => break assert_eq!(bytes % 512, 32, "a part was taken for the whole"),
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::Aborted, "{status}");
+                        told += 1;
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(told > 0, "nobody was told");
     });
 }

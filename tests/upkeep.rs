@@ -5,8 +5,8 @@ use std::process::Command;
 use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use api::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest, HashKvRequest, HashKvResponse,
-    LeaseGrantRequest, RangeRequest, TxnRequest,
+    AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest, DowngradeRequest, HashKvRequest,
+    HashKvResponse, LeaseGrantRequest, RangeRequest, TxnRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -119,6 +119,104 @@ fn a_used_up_quota_refuses_what_needs_space_until_there_is_some_again() {
         })
         .await;
         assert_eq!(client.alarms().await, []);
+    });
+}
+
+#[test]
+fn a_member_that_holds_something_else_raises_an_alarm_and_nothing_is_served() {
+    if is_reference() {
+        return; // Its snapshots have another tool.
+    }
+    run(async {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name).to_str().expect("a path in UTF-8").to_owned();
+        // As many writes, but not the same ones: states that are whole and differ.
+        for value in ["one", "two"] {
+            let old = Cluster::start(1).await;
+            old.client(0).put("k", value).await.expect("a put");
+            let mut save = Command::new(binary());
+            save.args(["snapshot", "save", &path(value), &format!("--endpoints={}", old.nodes[0].endpoint())]);
+            assert_eq!(run_to_end(save).status.code(), Some(0));
+        }
+        let mut cluster = Cluster::prepare(3, &["--corrupt-check-time=1s"]);
+        for (node, file) in cluster.nodes.iter().zip(["one", "one", "two"]) {
+            let own = ["--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls"];
+            let flags = node.flags.chunks(2).filter(|pair| own.contains(&pair[0].as_str())).flatten();
+            let mut restore = Command::new(binary());
+            restore.args(["snapshot", "restore", &path(file)]).args(flags);
+            assert_eq!(run_to_end(restore).status.code(), Some(0));
+        }
+        for at in 0..3 {
+            cluster.restart(at);
+        }
+        let alarm = eventually("an alarm", || async {
+            let answer = cluster.client(0).maintenance().alarm(AlarmRequest::default()).await;
+            let alarms = answer.map_err(|status| status.to_string())?.into_inner().alarms;
+            alarms.first().cloned().ok_or_else(|| "no alarm yet".to_owned())
+        })
+        .await;
+        let wrong = cluster.client(2).id().await;
+        assert_eq!((alarm.member_id, alarm.alarm()), (wrong, AlarmType::Corrupt));
+        for at in [0, 2] {
+            let client = cluster.client(at);
+            let refused = eventually("everybody knows", || async {
+                client.put("k", "three").await.err().ok_or_else(|| "it was written".to_owned())
+            })
+            .await;
+            assert_eq!((refused.code(), refused.message()), (Code::DataLoss, "etcdserver: corrupt cluster"));
+            assert_eq!(client.get("k").await.expect_err("a refusal").code(), Code::DataLoss);
+            let (code, body) = http::get(cluster.nodes[at].client_port, "/health").expect("an answer");
+            assert!(code == 503 && body.contains("ALARM CORRUPT"), "{code} {body}");
+        }
+        // Whoever is wrong goes; then the alarm is cleared, and stays down.
+        eventually("it is removed", || async {
+            match cluster.client(0).remove(wrong).await {
+                Err(status) if status.code() != Code::NotFound => Err(status.to_string()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        eventually("the alarm is cleared", || async {
+            let mut disarm = Command::new(binary());
+            disarm.args(["alarm", "disarm", &format!("--endpoints={}", cluster.nodes[0].endpoint())]);
+            let output = run_to_end(disarm).output;
+            if output == format!("memberID:{wrong} alarm:CORRUPT \n") { Ok(()) } else { Err(output) }
+        })
+        .await;
+        let put = || async { cluster.client(1).put("k", "v").await.map_err(|status| status.to_string()) };
+        eventually("a write", put).await;
+        // Several comparisons of those who are left.
+        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        eventually("another write", put).await;
+        assert_eq!(cluster.client(0).alarms().await, []);
+    });
+}
+
+#[test]
+fn a_downgrade_is_refused_in_the_references_words() {
+    if is_reference() {
+        return; // It has versions to go back to.
+    }
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let mut client = cluster.client(0).maintenance();
+        let (validate, enable, cancel) = (0, 1, 2);
+        for (action, version, code, text) in [
+            (validate, "3.6", Code::InvalidArgument, "etcdserver: invalid downgrade target version"),
+            (enable, "3.6.0", Code::InvalidArgument, "etcdserver: invalid downgrade target version"),
+            (validate, "soon", Code::InvalidArgument, "etcdserver: wrong downgrade target version format"),
+            (enable, "", Code::InvalidArgument, "etcdserver: wrong downgrade target version format"),
+            (cancel, "", Code::FailedPrecondition, "etcdserver: no inflight downgrade job"),
+        ] {
+            let request = DowngradeRequest { action, version: version.to_owned() };
+            let refused = client.downgrade(request).await.expect_err("a refusal");
+            assert_eq!((refused.code(), refused.message()), (code, text), "{action} {version}");
+        }
+        let mut verb = Command::new(binary());
+        verb.args(["downgrade", "validate", "3.6", &format!("--endpoints={}", cluster.nodes[0].endpoint())]);
+        let ended = run_to_end(verb);
+        assert_eq!(ended.status.code(), Some(1));
+        assert!(ended.output.contains("invalid downgrade target version"), "{}", ended.output);
     });
 }
 

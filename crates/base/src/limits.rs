@@ -53,6 +53,8 @@ pub const REQUESTS_IN_FLIGHT_RESERVED: usize = 8_192;
 pub const ADMISSION_UNIT_BYTES: usize = 4_096;
 /// What a client that was refused because of overload is told to wait.
 pub const OVERLOAD_PAUSE: Duration = Duration::from_millis(100);
+/// Who reads a snapshot and takes nothing of it for so long has to start again: it keeps one of few places.
+pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(20);
 /// Longest time to live of a lease, in seconds (etcd's own bound).
 pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
 /// Keys deleted by one entry of expired leases before the rest of its leases is left for the next one. A lease goes

@@ -17,6 +17,8 @@ use crate::reject::Reject;
 pub enum AlarmKind {
     /// The member's quota is used up.
     NoSpace,
+    /// The member holds something else than the others. Hosts refuse to serve; what is in the log is applied.
+    Corrupt,
 }
 
 /// An alarm that is up.
@@ -33,12 +35,14 @@ impl AlarmKind {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::NoSpace => 1,
+            Self::Corrupt => 2,
         }
     }
 
     pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::NoSpace),
+            2 => Some(Self::Corrupt),
             _ => None,
         }
     }

@@ -377,7 +377,7 @@ mod tests {
         for bytes in [&b""[..], b"l", b"l\0\0", b"k\0\0\0\0\0\0\0\0"] {
             assert!(read_lease(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
-        for bytes in [&b""[..], b"a\0\0\0\0\0\0\0\x01", b"a\0\0\0\0\0\0\0\x01\x02", b"l\0\0\0\0\0\0\0\x01\x01"] {
+        for bytes in [&b""[..], b"a\0\0\0\0\0\0\0\x01", b"a\0\0\0\0\0\0\0\x01\x03", b"l\0\0\0\0\0\0\0\x01\x01"] {
             assert!(read_alarm(&Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
         }
         for bytes in [&b""[..], b"r", b"r\0\0\0\0\0\0\0\0\0\0\0", b"x\0\0\0\0\0\0\0\0\0\0\0\0"] {

@@ -54,6 +54,8 @@ pub struct Config {
     pub quota_backend_bytes: i64,
     /// Compaction of history without being asked.
     pub auto_compaction: Option<AutoCompaction>,
+    /// How often the leader compares what the members hold; `None` is never.
+    pub corrupt_check_interval: Option<Duration>,
     /// Time between two progress responses to a watch that asked for them and sees no events.
     pub watch_progress_interval: Duration,
     /// Threads that serve clients; 0 picks one for every two cores, at least one.

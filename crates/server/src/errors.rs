@@ -4,7 +4,9 @@
 //! outcome is unknown never gets a code that invites a retry (docs/decisions/0005-unknown-outcomes.md).
 
 use base::Revision;
-use base::limits::{ANSWER_BYTES_MAX, OVERLOAD_PAUSE, WATCH_STREAMS_MAX, WATCHES_MAX, WATCHES_PER_STREAM_MAX};
+use base::limits::{
+    ANSWER_BYTES_MAX, OVERLOAD_PAUSE, SNAPSHOT_STALL_MAX, WATCH_STREAMS_MAX, WATCHES_MAX, WATCHES_PER_STREAM_MAX,
+};
 use kernel::Refusal;
 use mvcc::{Class, Reject};
 use node::watch::Refused;
@@ -98,6 +100,32 @@ pub(crate) fn watch_refused(refused: Refused) -> String {
             exhausted(format!("this member has {WATCHES_MAX} watches already; ask another member"))
         }
     }
+}
+
+/// Somebody who takes a snapshot has not taken anything of it for a long time.
+pub(crate) fn snapshot_stalled() -> Status {
+    Status::aborted(format!(
+        "etcdserver: the snapshot was not read for {} s; start it again, and read faster than that",
+        SNAPSHOT_STALL_MAX.as_secs()
+    ))
+}
+
+/// Members do not agree about the data.
+pub(crate) fn corrupt() -> Status {
+    Status::data_loss("etcdserver: corrupt cluster")
+}
+
+/// There is no version to go back to.
+pub(crate) fn no_such_target() -> Status {
+    Status::invalid_argument("etcdserver: invalid downgrade target version")
+}
+
+pub(crate) fn not_a_version() -> Status {
+    Status::invalid_argument("etcdserver: wrong downgrade target version format")
+}
+
+pub(crate) fn no_downgrade() -> Status {
+    Status::failed_precondition("etcdserver: no inflight downgrade job")
 }
 
 pub(crate) fn stopped() -> Status {

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
 use crate::admission::Admission;
+use crate::corruption::refuse_if_corrupt;
 use crate::errors;
 use crate::fence::Fences;
 use crate::grpc::LeaseIds;
@@ -111,6 +112,10 @@ impl Gateway {
     }
 
     async fn propose_valid(&self, command: &Command) -> Result<(Revision, OutcomeResult), Status> {
+        // What puts things right goes on: members are replaced, alarms cleared.
+        if !matches!(command, Command::Alarm(_) | Command::Member(_)) {
+            refuse_if_corrupt(self)?;
+        }
         let payload = command.encode();
         if payload.len() > self.context.max_request_bytes {
             return Err(errors::too_large());
@@ -146,6 +151,7 @@ impl Gateway {
     /// Waits until a read may be answered here. A serializable one may at once, unless it asks for a `revision` that
     /// this node has not reached: who asks has heard of it from another member, and to refuse what exists is wrong.
     pub(crate) async fn readable(&self, serializable: bool, revision: Revision) -> Result<(), Status> {
+        refuse_if_corrupt(self)?;
         if !serializable {
             return self.read_point().await;
         }

@@ -73,6 +73,7 @@ impl Check {
 
     async fn run(self, gateway: &Gateway) -> Result<(), String> {
         match self {
+            Self::DataCorruption if gateway.context.space.is_corrupt() => Err(String::from("alarm CORRUPT is up")),
             // A damaged engine or log stops the node; while it runs, its own state can be read.
             Self::DataCorruption | Self::SerializableRead => {
                 mvcc::state(&*gateway.context.engine.view()).map(drop).map_err(|fault| fault.to_string())
@@ -118,9 +119,14 @@ async fn probe(gateway: &Gateway, checks: &[Check], query: &Query<'_>) -> Respon
 
 async fn health(gateway: &Gateway, query: &Query<'_>) -> Response<Full<Bytes>> {
     let excluded = |name: &str| query.all("exclude").any(|excluded| excluded == name);
-    let is_full = gateway.context.space.alarms().iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-    if is_full && !excluded("NOSPACE") {
-        return unhealthy("ALARM NOSPACE");
+    for alarm in gateway.context.space.alarms() {
+        let name = match alarm.kind {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+        };
+        if !excluded(name) {
+            return unhealthy(&format!("ALARM {name}"));
+        }
     }
     let serializable = query.all("serializable").any(|value| value == "true");
     if !serializable && gateway.context.standing.look(|status| status.leader.is_none()) {

@@ -13,6 +13,7 @@ mod clients;
 mod clock;
 pub mod config;
 mod convert;
+mod corruption;
 mod errors;
 mod fence;
 #[cfg(test)]

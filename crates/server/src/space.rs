@@ -33,6 +33,7 @@ pub(crate) struct Space {
     alarms: Mutex<Vec<Alarm>>,
     /// Whether an alarm of that kind is among them.
     no_space: AtomicBool,
+    corrupt: AtomicBool,
     /// A write found the quota used up.
     full: Notify,
 }
@@ -58,7 +59,8 @@ struct Watchfulness {
 
 impl Space {
     pub(crate) fn new(upkeep: Arc<Upkeep>, quota_bytes: Option<u64>) -> Self {
-        Self { upkeep, quota_bytes, alarms: Mutex::default(), no_space: AtomicBool::new(false), full: Notify::new() }
+        let (no_space, corrupt) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { upkeep, quota_bytes, alarms: Mutex::default(), no_space, corrupt, full: Notify::new() }
     }
 
     /// The quota; none if there is no limit.
@@ -89,9 +91,15 @@ impl Space {
         let mut known = self.lock();
         if *known != alarms {
             alarms.clone_into(&mut known);
-            let no_space = alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-            self.no_space.store(no_space, Ordering::Relaxed);
+            let is_up = |kind: AlarmKind| alarms.iter().any(|alarm| alarm.kind == kind);
+            self.no_space.store(is_up(AlarmKind::NoSpace), Ordering::Relaxed);
+            self.corrupt.store(is_up(AlarmKind::Corrupt), Ordering::Relaxed);
         }
+    }
+
+    /// Whether a member is known to hold something else than the others.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.corrupt.load(Ordering::Relaxed)
     }
 
     /// The alarms that are up.

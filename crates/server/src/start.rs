@@ -24,6 +24,7 @@ use crate::auto_compaction;
 use crate::clients::{self, Services};
 use crate::clock;
 use crate::config::{AutoCompaction, ClusterState, Config};
+use crate::corruption;
 use crate::gateway::{Context, GROUP, Gateway};
 use crate::grpc::{LeaseIds, ttl_min_s};
 use crate::host::apply_thread::ApplyThread;
@@ -173,6 +174,7 @@ impl Server {
                     streams_max: config.max_concurrent_streams,
                     election_timeout: config.election_timeout,
                     auto_compaction: config.auto_compaction.filter(|_| number == 0),
+                    corrupt_check: config.corrupt_check_interval.filter(|_| number == 0),
                     stop: stop.clone(),
                 },
             )?);
@@ -536,6 +538,7 @@ struct ClientThread {
     streams_max: u32,
     election_timeout: Duration,
     auto_compaction: Option<AutoCompaction>,
+    corrupt_check: Option<Duration>,
     stop: watch::Receiver<bool>,
 }
 
@@ -554,6 +557,9 @@ fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle
                 }
                 if let Some(policy) = thread.auto_compaction {
                     tokio::spawn(auto_compaction::run(thread.gateway.clone(), policy, thread.stop.clone()));
+                }
+                if let Some(interval) = thread.corrupt_check {
+                    tokio::spawn(corruption::run(thread.gateway.clone(), interval, thread.stop.clone()));
                 }
                 let watching = Arc::clone(desk).run(Arc::clone(standing), thread.election_timeout, thread.stop.clone());
                 tokio::spawn(watching);

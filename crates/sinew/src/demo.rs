@@ -192,6 +192,7 @@ fn configs(ports: &[Ports], directory: &Path, consensus: Option<Protocol>) -> Ve
             max_concurrent_streams: limits::STREAMS_PER_CONNECTION_MAX,
             quota_backend_bytes: 0,
             auto_compaction: None,
+            corrupt_check_interval: None,
             watch_progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             client_threads: 1,
             cache_bytes: CACHE_BYTES,

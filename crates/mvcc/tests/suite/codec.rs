@@ -52,6 +52,8 @@ fn lease_commands_have_these_bytes() {
     let alarm = Alarm { member: NodeId(300), kind: AlarmKind::NoSpace };
     check_command(&Command::Alarm(AlarmChange { alarm, raise: true }), b"\x01\x0a\x01\x01\xac\x02");
     check_command(&Command::Alarm(AlarmChange { alarm, raise: false }), b"\x01\x0a\0\x01\xac\x02");
+    let alarm = Alarm { member: NodeId(300), kind: AlarmKind::Corrupt };
+    check_command(&Command::Alarm(AlarmChange { alarm, raise: true }), b"\x01\x0a\x01\x02\xac\x02");
     let record = |id, url: &str| MemberRecord {
         id: NodeId(id),
         name: "a".to_owned(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::etcdserverpb as pb;
-use base::{LeaseId, Revision};
-use mvcc::{Command, LeaseGrant, LeaseRevoke, OutcomeResult};
+use base::{Fault, LeaseId, Revision};
+use mvcc::{Command, LeaseGrant, LeaseRevoke, OutcomeResult, View};
 use node::LeaseAsk;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -176,13 +176,9 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         _: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let engine = Arc::clone(&self.gateway.context.engine);
-        let read = move || {
-            let view = engine.view();
-            Ok::<_, base::Fault>((mvcc::state(&*view)?.revision, mvcc::leases(&*view)?))
-        };
-        let read = tokio::task::spawn_blocking(read).await.map_err(|_| errors::stopped())?;
-        let (revision, leases) = read.map_err(|fault| errors::fault(&fault))?;
+        // There may be millions: it is a large read like any other.
+        let read = |view: &dyn View| Ok((mvcc::state(view)?.revision, mvcc::leases(view)?));
+        let (revision, leases) = self.gateway.read_apart(read).await?.map_err(|fault: Fault| errors::fault(&fault))?;
         Ok(Response::new(pb::LeaseLeasesResponse {
             header: header(&self.gateway.context, revision),
             leases: leases.into_iter().map(|lease| pb::LeaseStatus { id: lease.id.0 }).collect(),

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use api::etcdserverpb as pb;
 use api::etcdserverpb::AlarmType;
-use base::{NodeId, Revision};
+use base::{NodeId, Revision, limits};
 use mvcc::{Alarm, AlarmChange, AlarmKind, Command, OutcomeResult};
 use storage::{SnapshotFrames, SnapshotReader};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{API_VERSION, header, not_offered};
+use super::{API_VERSION, header};
 use crate::errors;
 use crate::gateway::{Gateway, place_of};
 
@@ -30,11 +31,19 @@ const SNAPSHOT_AHEAD: usize = 2;
 const fn wire(kind: AlarmKind) -> AlarmType {
     match kind {
         AlarmKind::NoSpace => AlarmType::Nospace,
+        AlarmKind::Corrupt => AlarmType::Corrupt,
     }
 }
 
 fn alarm_member(alarm: Alarm) -> pb::AlarmMember {
     pb::AlarmMember { member_id: alarm.member.0, alarm: wire(alarm.kind) as i32 }
+}
+
+/// Whether etcd would take this for a version: `3.6` or `3.6.0`.
+fn is_version(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('.').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit());
+    matches!(parts.len(), 2 | 3) && parts.iter().all(is_number)
 }
 
 /// The text of an alarm in the status of a member, as etcd prints it.
@@ -53,9 +62,7 @@ impl MaintenanceService {
         let kind = match request.alarm() {
             AlarmType::Nospace => AlarmKind::NoSpace,
             AlarmType::None => return Ok(Vec::new()),
-            // A member that is damaged stops; it does not go on and say so.
-            AlarmType::Corrupt if raise => return Err(not_offered("raising the alarm CORRUPT")),
-            AlarmType::Corrupt => return Ok(Vec::new()),
+            AlarmType::Corrupt => AlarmKind::Corrupt,
         };
         let alarm = Alarm { member: NodeId(request.member_id), kind };
         match self.gateway.propose(&Command::Alarm(AlarmChange { alarm, raise })).await? {
@@ -161,6 +168,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let context = Arc::clone(&self.gateway.context);
         let place = place_of(&context.large_reads, 1).await?;
         let (sender, pieces) = mpsc::channel(SNAPSHOT_AHEAD);
+        let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let mut reader = SnapshotReader::new(context.engine.view());
             let mut frames = SnapshotFrames::default();
@@ -179,9 +187,15 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
                     Err(fault) => Err(errors::fault(&fault)),
                 };
                 let failed = piece.is_err();
-                // At the client's pace; one that went away ends it.
-                if sender.blocking_send(piece).is_err() || failed {
-                    break;
+                // At the client's pace, as long as it has one. Who stands still gives the place back to others.
+                match runtime.block_on(sender.send_timeout(piece, limits::SNAPSHOT_STALL_MAX)) {
+                    Ok(()) if !failed => {}
+                    Ok(()) | Err(SendTimeoutError::Closed(_)) => break,
+                    Err(SendTimeoutError::Timeout(_)) => {
+                        // Waits for the client, holding nothing.
+                        runtime.spawn(async move { drop(sender.send(Err(errors::snapshot_stalled())).await) });
+                        break;
+                    }
                 }
             }
             drop(place);
@@ -189,7 +203,28 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }
 
-    async fn downgrade(&self, _: Request<pb::DowngradeRequest>) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(not_offered("Downgrade"))
+    /// In etcd's words, and never with success: there is no older version that could read what is stored here.
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let request = request.into_inner();
+        match request.action() {
+            pb::downgrade_request::DowngradeAction::Cancel => Err(errors::no_downgrade()),
+            pb::downgrade_request::DowngradeAction::Validate | pb::downgrade_request::DowngradeAction::Enable => {
+                Err(if is_version(&request.version) { errors::no_such_target() } else { errors::not_a_version() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_version;
+
+    #[test]
+    fn versions_are_those_of_etcd() {
+        assert!(["3.6", "3.6.0", "10.0.12"].iter().all(|text| is_version(text)));
+        assert!(["", "3", "3.", "3.x", "v3.6", "3.6.0.1", "3.-6", "latest"].iter().all(|text| !is_version(text)));
     }
 }

@@ -34,8 +34,3 @@ pub(crate) fn header(context: &Context, revision: Revision) -> Option<pb::Respon
         raft_term: context.standing.look(|status| status.ballot.round),
     })
 }
-
-/// This release does not offer the call; said as gRPC says it, so that clients can tell.
-pub(crate) fn not_offered(call: &str) -> tonic::Status {
-    tonic::Status::unimplemented(format!("{call} is not offered by this version of Sinew"))
-}

@@ -13,12 +13,12 @@ use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use api::etcdserverpb::watch_client::WatchClient;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AuthenticateRequest, CompactionRequest, CompactionResponse, DefragmentRequest,
-    DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
-    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest,
-    MemberUpdateResponse, MoveLeaderRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest,
-    StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+    DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberAddRequest, MemberAddResponse,
+    MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest,
+    MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
@@ -216,6 +216,12 @@ impl Client {
     pub(crate) async fn defragment(&self) -> Result<(), Failure> {
         let send = async |channel, request| MaintenanceClient::new(channel).defragment(request).await;
         self.call(Kind::Read, DefragmentRequest {}, send).await.map(drop)
+    }
+
+    /// Asks about an older version.
+    pub(crate) async fn downgrade(&self, request: DowngradeRequest) -> Result<DowngradeResponse, Failure> {
+        let send = async |channel, request| MaintenanceClient::new(channel).downgrade(request).await;
+        self.call(Kind::Write, request, send).await
     }
 
     /// Makes the member behind the endpoint, the leader, hand over.

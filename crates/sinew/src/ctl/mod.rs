@@ -60,6 +60,8 @@ pub(crate) enum Verb {
     Defrag(upkeep::DefragArgs),
     /// Save the state to a file, look at it, start a new cluster from it
     Snapshot(snapshot::SnapshotArgs),
+    /// Go back to an older version
+    Downgrade(upkeep::DowngradeArgs),
     /// Make another member lead
     MoveLeader(upkeep::MoveLeaderArgs),
     /// Print the version of this program and of the API
@@ -165,6 +167,7 @@ pub(crate) async fn run(verb: Verb, mut settings: Settings, streams: &mut Stream
         Verb::Alarm(arguments) => upkeep::alarm(&arguments, &settings, streams).await,
         Verb::Defrag(arguments) => upkeep::defrag(&arguments, settings, streams).await,
         Verb::Snapshot(arguments) => snapshot::run(&arguments, &settings, streams).await,
+        Verb::Downgrade(arguments) => upkeep::downgrade(&arguments, &settings, streams).await,
         Verb::MoveLeader(arguments) => upkeep::move_leader(&arguments, &settings, streams).await,
         Verb::Version => {
             writeln!(streams.out, "sinew version: {}", env!("CARGO_PKG_VERSION"))?;

@@ -1,6 +1,8 @@
 //! `alarm`, `defrag` and `move-leader`: what an operator does to a running cluster.
 
-use api::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, alarm_request::AlarmAction};
+use api::etcdserverpb::alarm_request::AlarmAction;
+use api::etcdserverpb::downgrade_request::DowngradeAction;
+use api::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType, DowngradeRequest};
 use clap::{Args, Subcommand};
 use tokio::time::Instant;
 
@@ -14,6 +16,10 @@ use crate::print::{Answer, Format, duration};
 #[command(after_help = "An alarm NOSPACE goes up when a member has used up its --quota-backend-bytes: writes that
 need space are refused, deletes and compaction are not. It is cleared as soon as
 there is room again.
+
+An alarm CORRUPT goes up when the leader finds that a member holds something else than
+the others (sinew serve --corrupt-check-time). Nothing is served until it is cleared:
+replace the member first (sinew member remove, then add), then disarm.
 
 Examples:
   sinew alarm list
@@ -39,6 +45,30 @@ pub(crate) struct DefragArgs {
     /// Every endpoint the cluster knows, instead of those in --endpoints
     #[arg(long)]
     cluster: bool,
+}
+
+/// Arguments of `downgrade`.
+#[derive(Debug, Args)]
+#[command(after_help = "Here for scripts: this version can go back to no other one, and says so.")]
+pub(crate) struct DowngradeArgs {
+    #[command(subcommand)]
+    verb: DowngradeVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum DowngradeVerb {
+    /// Could the cluster go back to a version?
+    Validate {
+        /// Major and minor number, like 3.6
+        version: String,
+    },
+    /// Begin to go back to a version
+    Enable {
+        /// Major and minor number, like 3.6
+        version: String,
+    },
+    /// Stay where the cluster is
+    Cancel,
 }
 
 /// Arguments of `move-leader`.
@@ -103,6 +133,22 @@ pub(super) async fn defrag(
         }
     }
     if failed { Err(Failure::Silent) } else { Ok(()) }
+}
+
+/// Runs `downgrade`.
+pub(super) async fn downgrade(
+    arguments: &DowngradeArgs,
+    settings: &Settings,
+    streams: &mut Streams<'_>,
+) -> Result<(), Failure> {
+    let (word, action, version) = match &arguments.verb {
+        DowngradeVerb::Validate { version } => ("validate", DowngradeAction::Validate, version.clone()),
+        DowngradeVerb::Enable { version } => ("enable", DowngradeAction::Enable, version.clone()),
+        DowngradeVerb::Cancel => ("cancel", DowngradeAction::Cancel, String::new()),
+    };
+    let answer = Client::new(settings).downgrade(DowngradeRequest { action: action as i32, version }).await?;
+    writeln!(streams.out, "Downgrade {word} success, cluster version {}", answer.version)?;
+    Ok(())
 }
 
 /// Runs `move-leader`: the leader has to be among the endpoints, only it can hand over.

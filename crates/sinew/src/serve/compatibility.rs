@@ -141,9 +141,7 @@ const TABLE: &[Row] = &[
     ("experimental-enable-lease-checkpoint", Switch, Warn, OFF),
     ("experimental-enable-lease-checkpoint-persist", Switch, Warn, OFF),
     // Checks.
-    ("corrupt-check-time", Value, Warn, NONE),
     ("compact-hash-check-time", Value, Warn, NONE),
-    ("experimental-corrupt-check-time", Value, Warn, NONE),
     ("experimental-compact-hash-check-enabled", Switch, Warn, OFF),
     ("experimental-compact-hash-check-time", Value, Warn, NONE),
     ("experimental-initial-corrupt-check", Switch, Warn, OFF),

@@ -75,6 +75,7 @@ pub(super) fn from_flags(flags: &ServeFlags) -> Result<Config, String> {
         max_concurrent_streams: flags.max_concurrent_streams,
         quota_backend_bytes: flags.quota_backend_bytes,
         auto_compaction: auto_compaction(&flags.auto_compaction_mode, &flags.auto_compaction_retention)?,
+        corrupt_check_interval: corrupt_check_interval(flags),
         watch_progress_interval: watch_progress_interval(flags),
         client_threads: flags.client_threads,
         cache_bytes: flags.cache_bytes,
@@ -156,6 +157,11 @@ fn timing(flags: &ServeFlags) -> Result<(Duration, Duration), String> {
 }
 
 /// 0 is the default; less than the minimum is the minimum, as in etcd.
+fn corrupt_check_interval(flags: &ServeFlags) -> Option<Duration> {
+    let given = flags.corrupt_check_time.or(flags.experimental_corrupt_check_time);
+    given.filter(|interval| !interval.is_zero())
+}
+
 fn watch_progress_interval(flags: &ServeFlags) -> Duration {
     let asked = flags.watch_progress_notify_interval.or(flags.experimental_watch_progress_notify_interval);
     match asked {

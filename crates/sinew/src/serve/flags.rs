@@ -99,6 +99,12 @@ pub(crate) struct ServeFlags {
     /// Memory for cached data, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = CACHE_BYTES, help_heading = "Limits")]
     pub(crate) cache_bytes: u64,
+    /// How often the leader compares what the members hold, and raises the alarm CORRUPT if they differ; 0 is never
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, help_heading = "Limits")]
+    pub(crate) corrupt_check_time: Option<Duration>,
+    /// The same under its name before etcd 3.6
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, hide = true)]
+    pub(crate) experimental_corrupt_check_time: Option<Duration>,
     /// Time between two notes about progress to a watch that asked for them
     #[arg(long, value_name = "DURATION", value_parser = go_duration, help_heading = "Limits")]
     pub(crate) watch_progress_notify_interval: Option<Duration>,
