@@ -32,9 +32,11 @@ Examples:
   sinew lock nightly -- sh -c 'sinew put backup/last \"$(date)\"'"
 )]
 pub(crate) struct LockArgs {
-    /// The lock, and a command to run
-    #[arg(value_name = "NAME", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<OsString>,
+    /// The lock
+    name: OsString,
+    /// A command to run; what follows its first word is its own, flags too
+    #[arg(trailing_var_arg = true)]
+    command: Vec<OsString>,
     /// Seconds after which others get the lock if this program dies
     #[arg(long, default_value_t = 10)]
     ttl: i64,
@@ -64,9 +66,7 @@ const ELECT_TTL_S: i64 = 60;
 
 /// Runs `lock`.
 pub(super) async fn lock(arguments: &LockArgs, settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
-    let (name, command) = arguments.words.split_first().ok_or_else(|| usage("lock takes one lock name argument"))?;
-    // Two dashes before the command are for the eye.
-    let command = command.strip_prefix(&[OsString::from("--")]).unwrap_or(command);
+    let (name, command) = (&arguments.name, arguments.command.as_slice());
     let client = Client::new(settings);
     let session = Session::open(&client, arguments.ttl).await?;
     let request = LockRequest { name: bytes_of(name).into(), lease: session.lease };
@@ -204,4 +204,33 @@ async fn stop() {
 
 fn usage(text: &str) -> Failure {
     Failure::Usage(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        lock: LockArgs,
+    }
+
+    #[test]
+    fn flags_before_the_command_are_ours_and_those_behind_it_are_its_own() {
+        for words in [
+            &["lock", "--ttl", "5", "nightly", "sh", "-c", "exit 7"][..],
+            &["lock", "nightly", "--ttl=5", "sh", "-c", "exit 7"],
+            &["lock", "nightly", "--ttl", "5", "--", "sh", "-c", "exit 7"],
+        ] {
+            let Line { lock } = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            assert_eq!((lock.name.as_os_str(), lock.ttl), ("nightly".as_ref(), 5), "{words:?}");
+            assert_eq!(lock.command, ["sh", "-c", "exit 7"], "{words:?}");
+        }
+        let Line { lock } = Line::try_parse_from(["lock", "nightly", "env", "--ttl=9"]).expect("a command with a flag");
+        assert_eq!((lock.ttl, lock.command.len()), (10, 2));
+        assert!(Line::try_parse_from(["lock"]).is_err(), "a lock has a name");
+    }
 }
