@@ -2,7 +2,7 @@
 # Drives a running cluster with Debian's etcdctl: what an operator types, and what they get to see when it is wrong.
 # usage: etcdctl.sh ENDPOINTS (comma separated); ETCDCTL names the program, ANSWERS a file for all that it prints, which
 # `cargo xtask conformance` compares with what it prints about etcd. SINEW names our own program, unless the cluster is of
-# etcd.
+# etcd. With WORDS_DIFFER what a tool says of itself when it fails is left out, only what the server says counts.
 set -euo pipefail
 
 endpoints="$1"
@@ -23,9 +23,16 @@ ctl() {
     raw "$@" >"$work/out" 2>"$work/err" || status=$?
     {
         printf '== %s\n' "$*"
-        cut -c 1-1000 "$work/out"
-        grep -v '^{"level"' "$work/err" | cut -c 1-1000 || true
-        echo "exit code $status"
+        if [ -z "${WORDS_DIFFER:-}" ]; then
+            cut -c 1-1000 "$work/out"
+            grep -v '^{"level"' "$work/err" | cut -c 1-1000 || true
+            echo "exit code $status"
+        elif [ "$status" = 0 ]; then
+            cut -c 1-1000 "$work/out"
+        else
+            echo "failed"
+            grep -v '^{"level"' "$work/err" | grep -o 'etcdserver: .*' || true
+        fi
     } >>"$answers"
     cat "$work/out"
     cat "$work/err" >&2
@@ -101,7 +108,8 @@ shown get ctl/a --sort-by=SIZE
 shown get ctl/ --prefix --sort-by=VERSION
 shown get ctl/ --prefix --sort-by=CREATE --order=DESCEND
 shown put
-shown put ctl/a 2 3
+# Ours refuses a value in two words, which is a forgotten quote.
+[ -n "${WORDS_DIFFER:-}" ] || shown put ctl/a 2 3
 shown put ctl/a 1 --ignore-value
 shown put ctl/a 1 --lease=zzz
 shown put ctl/a --ignore-lease
@@ -224,8 +232,11 @@ same "health of each" "3" "$(raw endpoint health 2>&1 | grep -c 'is healthy')"
 same "fingerprints agree" "1" "$(raw endpoint hashkv --rev="$(revision)" | cut -d, -f2 | sort -u | wc -l | tr -d ' ')"
 same "no alarms" "" "$(ctl alarm list)"
 has "defragmentation" "Finished defragmenting etcd member" "$(raw defrag)"
-same "snapshot" "Snapshot saved at $work/snapshot" \
-    "$("$program" --endpoints="$first" snapshot save "$work/snapshot" 2>/dev/null | grep saved)"
+# Our own tool keeps only what it can restore, and that is not etcd's format.
+if [ -z "${WORDS_DIFFER:-}" ]; then
+    same "snapshot" "Snapshot saved at $work/snapshot" \
+        "$("$program" --endpoints="$first" snapshot save "$work/snapshot" 2>/dev/null | grep saved)"
+fi
 # A file that our own tool reads; what is in it is in etcd's format or in ours.
 if [ -n "${SINEW:-}" ]; then
     has "snapshot of etcdctl read" ", $(revision), " "$("$SINEW" snapshot status "$work/snapshot")"
@@ -241,6 +252,6 @@ refused "promoting one that has not started" "which is in sync with leader" ctl 
 has "member update" "updated in cluster" "$(ctl member update "$new" --peer-urls=http://127.0.0.1:10)"
 has "member remove" "removed from cluster" "$(ctl member remove "$new")"
 refused "removing twice" "etcdserver: member not found" ctl member remove "$new"
-has "version" "etcdctl version: 3" "$("$program" version)"
+[ -n "${WORDS_DIFFER:-}" ] || has "version" "etcdctl version: 3" "$("$program" version)"
 
 echo "etcdctl: $checks checks passed"

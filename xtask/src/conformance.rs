@@ -39,6 +39,9 @@ const CLIENTS: &[Client] = &[
 
 /// Whose answers are the right ones.
 const REFERENCE: &str = "etcd";
+/// The client whose program our own tool is compared with, and what that comparison is called.
+const TOOL: &str = "etcdctl-3.5";
+const OWN_TOOL: &str = "sinew";
 /// What `sinew serve --consensus` takes.
 const PROTOCOLS: [&str; 4] = ["raft", "multi-paxos", "zab", "paxos-raft"];
 
@@ -64,6 +67,9 @@ pub fn run(root: &Path, only: Option<&str>) -> Result<(), String> {
     let mut known = KnownDifferences::parse(&listed)?;
     let reference = etcd_program(&work.join(REFERENCE), "etcd")?;
     let mut differences = String::new();
+    if chosen.iter().any(|client| client.name == TOOL) {
+        differences.push_str(&compare_tools(&work, &scripts, &reference, &binary, &mut known)?);
+    }
     for client in &chosen {
         let expected = told(client, &work, &scripts, &reference, None)?;
         for protocol in PROTOCOLS {
@@ -77,7 +83,11 @@ pub fn run(root: &Path, only: Option<&str>) -> Result<(), String> {
     if !differences.is_empty() {
         return Err(format!("{differences}answers differ from etcd's"));
     }
-    known.outlived(&chosen.iter().map(|client| client.name).collect::<Vec<_>>())
+    let mut names: Vec<&str> = chosen.iter().map(|client| client.name).collect();
+    if names.contains(&TOOL) {
+        names.push(OWN_TOOL);
+    }
+    known.outlived(&names)
 }
 
 /// Installs what is called `name` below `work`, once.
@@ -111,6 +121,40 @@ fn told(client: &Client, work: &Path, scripts: &Path, binary: &Path, protocol: O
         format!("{} failed: {cause}\n{logs}", client.name)
     })?;
     fs::read_to_string(&transcript).map_err(|cause| format!("reading {}: {cause}", transcript.display()))
+}
+
+/// Runs our own tool in the place of etcdctl, both on clusters of etcd: what it prints is compared. Returns the
+/// differences.
+fn compare_tools(
+    work: &Path,
+    scripts: &Path,
+    reference: &Path,
+    binary: &Path,
+    known: &mut KnownDifferences,
+) -> Result<String, String> {
+    let theirs = etcd_program(&work.join(TOOL), "etcdctl")?;
+    // Under that name it is nothing else.
+    let ours = work.join("etcdctl-of-sinew/etcdctl");
+    let folder = ours.parent().ok_or("a file has a folder")?;
+    fs::create_dir_all(folder).map_err(|cause| format!("creating {}: {cause}", folder.display()))?;
+    fs::copy(binary, &ours).map_err(|cause| format!("copying {}: {cause}", binary.display()))?;
+    let mut printed = Vec::new();
+    for tool in [&theirs, &ours] {
+        say(&format!("==> {OWN_TOOL}: {} on etcd", tool.display()));
+        let transcript = work.join(format!("{OWN_TOOL}.{}.answers", printed.len()));
+        fs::write(&transcript, "").map_err(|cause| format!("writing {}: {cause}", transcript.display()))?;
+        let cluster = Cluster::start(reference, &work.join("cluster"), None)?;
+        let mut command = Command::new("bash");
+        command.arg(scripts.join("etcdctl.sh")).arg(cluster.endpoints());
+        command.env("ETCDCTL", tool).env("ANSWERS", &transcript).env("WORDS_DIFFER", "yes");
+        run_command(&mut command)?;
+        printed.push(fs::read_to_string(&transcript).map_err(|cause| format!("{}: {cause}", transcript.display()))?);
+    }
+    match known.compare(OWN_TOOL, &printed[0], &printed[1]) {
+        Ok(lines) => say(&format!("    {lines} lines as etcdctl prints them")),
+        Err(diff) => return Ok(format!("--- etcdctl\n+++ sinew\n{diff}")),
+    }
+    Ok(String::new())
 }
 
 fn target(root: &Path) -> PathBuf {
