@@ -45,6 +45,7 @@ Examples:
   sinew bench --endpoints 127.0.0.1:2379
   sinew bench --workload put,get,stale-get,range,txn,cas,mixed --prefill
   sinew bench --workload get --prefill --rate 2000 --clients 200
+  sinew bench --workload watch --watchers 500 --rate 100
   sinew bench --endpoints 127.0.0.1:2379 --compare-with 127.0.0.1:12379 --workload put,get --prefill";
 
 /// Put load on any server that speaks the etcd v3 API, and measure it
@@ -97,6 +98,10 @@ pub(crate) struct BenchArgs {
     /// Keys read by one range operation
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u64).range(1..=RANGE_KEYS_MAX))]
     range_keys: u64,
+
+    /// Watchers of all keys in the watch workload
+    #[arg(long, default_value_t = 50, value_parser = value_parser!(u64).range(1..=CLIENTS_MAX))]
+    watchers: u64,
 
     /// Share of reads in the mixed workload, from 0 to 1
     #[arg(long, default_value_t = 0.9, value_parser = parse_ratio)]
@@ -167,6 +172,8 @@ pub(super) struct Plan {
     pub(super) server_pids: Vec<u32>,
     /// Kinds of load, in order.
     pub(super) workloads: Vec<Workload>,
+    /// Watchers in [`Workload::Watch`].
+    pub(super) watchers: usize,
     /// TCP connections per side.
     pub(super) connections: usize,
     /// What requests look like.
@@ -200,6 +207,11 @@ impl Plan {
         if has(Workload::Cas) && args.keys > KEYS_REMEMBERED_MAX {
             return Err(format!("--workload cas remembers every key: --keys may be at most {KEYS_REMEMBERED_MAX}"));
         }
+        if has(Workload::Watch) && fitting(args.value_size) < MARKER_BYTES_MIN {
+            return Err(format!(
+                "--workload watch tells events apart by their values: --value-size must be at least {MARKER_BYTES_MIN}"
+            ));
+        }
         let duration = args.duration.unwrap_or(if args.total.is_some() { DURATION_WITH_TOTAL } else { DURATION });
         let drive = Drive {
             clients: fitting(args.clients),
@@ -222,6 +234,7 @@ impl Plan {
             compare_with: args.compare_with.into_iter().map(Arc::new).collect(),
             server_pids: args.server_pids,
             workloads: args.workload,
+            watchers: fitting(args.watchers),
             connections: fitting(args.connections.min(args.clients)),
             shape,
             drive,
@@ -337,6 +350,8 @@ mod tests {
         refused("--key-size 16 --prefix a-very-long-prefix/", "too small");
         refused("--workload range --keys 50", "more than the 50 keys");
         refused("--workload txn --keys 1", "at least 2");
+        refused("--workload watch --value-size 8", "at least 16");
+        refused("--watchers 0", "0 is not in 1..=10000");
         refused("--workload cas --keys 100000000", "at most 16777216");
     }
 

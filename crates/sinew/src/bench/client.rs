@@ -1,4 +1,4 @@
-//! A gRPC client of three methods, hand-made on `h2` so that the load generator does not measure itself.
+//! A gRPC client of a few methods, hand-made on `h2` so that the load generator does not measure itself.
 //!
 //! Invariant: an answer is handed out only if the whole of it arrived and its trailers say status 0. A [`Channel`] is
 //! one TCP connection shared by several [`Caller`]s; whoever finds it broken replaces it, at the next endpoint that
@@ -45,9 +45,19 @@ pub(super) enum Call {
     Range,
     /// `KV/Txn`.
     Txn,
+    /// `Lease/LeaseGrant`.
+    LeaseGrant,
+    /// `Watch/Watch`, see [`Caller::open`].
+    Watch,
 }
 
-const PATHS: [&str; 3] = ["/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.KV/Txn"];
+const PATHS: [&str; 5] = [
+    "/etcdserverpb.KV/Put",
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.KV/Txn",
+    "/etcdserverpb.Lease/LeaseGrant",
+    "/etcdserverpb.Watch/Watch",
+];
 
 /// Why a call has no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,7 +135,7 @@ impl FromStr for Endpoint {
             parts.path_and_query = Some(PathAndQuery::from_static(path));
             Uri::from_parts(parts).map_err(|error| format!("'{text}' is not host:port: {error}"))
         };
-        let uris = [uri(PATHS[0])?, uri(PATHS[1])?, uri(PATHS[2])?];
+        let uris = [uri(PATHS[0])?, uri(PATHS[1])?, uri(PATHS[2])?, uri(PATHS[3])?, uri(PATHS[4])?];
         Ok(Self { authority, uris })
     }
 }
@@ -213,7 +223,24 @@ impl Caller {
         result
     }
 
+    /// Sends one framed message on a stream that stays open, and hands out what comes back.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(super) async fn open(&mut self, call: Call, framed: Bytes) -> Result<Messages, CallError> {
+        let (response, mut stream) = self.begin(call).await?;
+        stream.send_data(framed, false).map_err(|error| CallError::from_h2(&error))?;
+        let body = answer_of(response).await?;
+        Ok(Messages { body, _open: stream, received: BytesMut::new() })
+    }
+
     async fn try_call(&mut self, call: Call, framed: Bytes) -> Result<Bytes, CallError> {
+        let (response, stream) = self.begin(call).await?;
+        send(stream, framed).await.map_err(|error| CallError::from_h2(&error))?;
+        read_message(answer_of(response).await?).await
+    }
+
+    async fn begin(&mut self, call: Call) -> Result<(ResponseFuture, SendStream<Bytes>), CallError> {
         let line = match &mut self.line {
             Some(line) => line,
             None => {
@@ -225,11 +252,53 @@ impl Caller {
         // Waits while the server's limit on concurrent streams is reached.
         poll_fn(|context| line.sender.poll_ready(context)).await.map_err(|error| CallError::from_h2(&error))?;
         let request = request(line.endpoint.uris[call as usize].clone());
-        let (response, stream) =
-            line.sender.send_request(request, false).map_err(|error| CallError::from_h2(&error))?;
-        send(stream, framed).await.map_err(|error| CallError::from_h2(&error))?;
-        receive(response).await
+        line.sender.send_request(request, false).map_err(|error| CallError::from_h2(&error))
     }
+}
+
+/// The messages of a stream. Dropped, it ends the stream.
+pub(super) struct Messages {
+    body: RecvStream,
+    /// A stream whose sending half is closed is over for the server.
+    _open: SendStream<Bytes>,
+    received: BytesMut,
+}
+
+impl Messages {
+    /// The next message.
+    ///
+    /// # Errors
+    /// [`CallError`] when the stream is over, for whatever reason.
+    pub(super) async fn next(&mut self) -> Result<Bytes, CallError> {
+        loop {
+            if let Some(message) = first_message(&mut self.received)? {
+                return Ok(message);
+            }
+            let Some(chunk) = self.body.data().await else {
+                let trailers = self.body.trailers().await.map_err(|error| CallError::from_h2(&error))?;
+                check_status(&trailers.unwrap_or_default())?;
+                return Err(CallError::Protocol("the server ended the stream".to_owned()));
+            };
+            let chunk = chunk.map_err(|error| CallError::from_h2(&error))?;
+            self.body.flow_control().release_capacity(chunk.len()).map_err(|error| CallError::from_h2(&error))?;
+            self.received.extend_from_slice(&chunk);
+        }
+    }
+}
+
+/// Takes the first message off, without its frame header, if all of it is there.
+fn first_message(received: &mut BytesMut) -> Result<Option<Bytes>, CallError> {
+    let Some((header, rest)) = received.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
+    let [compressed, length @ ..] = *header;
+    let length = u32::from_be_bytes(length) as usize;
+    if compressed != 0 || length > ANSWER_BYTES_MAX {
+        return Err(CallError::Protocol(format!("a message of {length} bytes, compression {compressed}")));
+    }
+    if rest.len() < length {
+        return Ok(None);
+    }
+    received.advance(FRAME_HEADER_BYTES);
+    Ok(Some(received.split_to(length).freeze()))
 }
 
 async fn open(address: &str) -> Result<SendRequest<Bytes>, String> {
@@ -279,7 +348,8 @@ async fn send(mut stream: SendStream<Bytes>, mut framed: Bytes) -> Result<(), h2
     Ok(())
 }
 
-async fn receive(response: ResponseFuture) -> Result<Bytes, CallError> {
+/// The body of an answer that did not fail from the start.
+async fn answer_of(response: ResponseFuture) -> Result<RecvStream, CallError> {
     let response = response.await.map_err(|error| CallError::from_h2(&error))?;
     let (head, body) = response.into_parts();
     if head.status != StatusCode::OK {
@@ -289,7 +359,7 @@ async fn receive(response: ResponseFuture) -> Result<Bytes, CallError> {
     if head.headers.contains_key(GRPC_STATUS) {
         check_status(&head.headers)?;
     }
-    read_message(body).await
+    Ok(body)
 }
 
 async fn read_message(mut body: RecvStream) -> Result<Bytes, CallError> {

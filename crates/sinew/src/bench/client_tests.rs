@@ -53,6 +53,37 @@ fn a_message_in_many_frames_is_put_together() {
 }
 
 #[test]
+fn a_stream_hands_out_one_message_after_the_other() {
+    run(async {
+        let framed = [frame(b"one"), frame(b""), frame(&[7; 5000])].concat();
+        let pieces = [&framed[..2], &framed[2..9], &framed[9..20], &framed[20..]].map(Bytes::copy_from_slice).to_vec();
+        let server = start(move |_, _| Reply::Pieces(pieces.clone(), "14", "gone")).await;
+        let mut messages = caller(&[server]).await.open(Call::Watch, frame(b"question")).await.unwrap();
+        for expected in [&b"one"[..], b"", &[7; 5000]] {
+            assert_eq!(messages.next().await.unwrap(), expected);
+        }
+        let refused = CallError::Status(14, "gone".to_owned());
+        assert_eq!(messages.next().await, Err(refused));
+    });
+}
+
+#[test]
+fn what_is_no_message_ends_a_stream() {
+    run(async {
+        let server = start(|number, _| match number {
+            0 => Reply::Pieces(vec![Bytes::from_static(&[1, 0, 0, 0, 0])], "0", ""),
+            1 => Reply::Pieces(vec![Bytes::from_static(&[0, 255, 0, 0, 0])], "0", ""),
+            _ => Reply::Pieces(vec![Bytes::from_static(&[0, 0, 0, 0, 9, 1])], "0", ""),
+        });
+        let mut caller = caller(&[server.await]).await;
+        for expected in ["compression 1", "4278190080 bytes", "the server ended the stream"] {
+            let error = caller.open(Call::Watch, frame(b"")).await.unwrap().next().await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    });
+}
+
+#[test]
 fn a_status_in_the_trailers_is_the_error_even_after_a_message() {
     let pieces = vec![frame(b"answer")];
     let refused = CallError::Status(14, "etcdserver: no leader".to_owned());

@@ -74,9 +74,10 @@ async fn serve(
             return;
         }
         tokio::spawn(async move {
+            let stays_open = request.uri().path().ends_with("/Watch");
             let mut body = request.into_body();
             let mut received = BytesMut::new();
-            while let Some(chunk) = body.data().await {
+            while !stays_open && let Some(chunk) = body.data().await {
                 let Ok(chunk) = chunk else { return };
                 body.flow_control().release_capacity(chunk.len()).unwrap();
                 received.extend_from_slice(&chunk);

@@ -63,6 +63,12 @@ impl KeySpace {
     }
 
     /// Number of keys.
+    /// What every key begins with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Number of different keys.
     pub(super) fn count(&self) -> u64 {
         self.count
     }

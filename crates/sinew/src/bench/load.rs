@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use super::client::{CallError, Caller, Channel};
 use super::pacer::{Pacer, Schedule};
 use super::progress::Progress;
+use super::watchers::Deliveries;
 use super::workload::{Effect, Generator, Operation};
 
 /// Different error texts kept per phase; further ones are counted together.
@@ -65,11 +66,21 @@ pub(super) struct Outcome {
     pub(super) elapsed: Duration,
 }
 
+/// An empty histogram for latencies.
+pub(super) fn latency_histogram() -> Histogram<u64> {
+    let (low, high) = LATENCY_NS;
+    Histogram::new_with_bounds(low, high, 3).expect("the bounds are valid")
+}
+
+/// A length of time as histograms take it.
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Outcome {
-    fn new() -> Self {
-        let (low, high) = LATENCY_NS;
+    pub(super) fn new() -> Self {
         Self {
-            latency_ns: Histogram::new_with_bounds(low, high, 3).expect("the bounds are valid"),
+            latency_ns: latency_histogram(),
             completed: 0,
             succeeded: 0,
             failed: 0,
@@ -102,6 +113,8 @@ struct Phase {
     total: Option<u64>,
     issued: u64,
     last_end: Instant,
+    /// Where puts are announced that watchers will see.
+    deliveries: Option<Deliveries>,
 }
 
 impl Phase {
@@ -121,13 +134,17 @@ impl Phase {
         self.last_end = now;
         match result.and_then(|answer| self.generator.settle(operation, answer)) {
             Ok(effect) => {
-                let latency = u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX);
-                self.outcome.latency_ns.saturating_record(latency);
+                self.outcome.latency_ns.saturating_record(nanoseconds(now.saturating_duration_since(since)));
                 self.outcome.succeeded += 1;
                 self.outcome.completed += u64::from(now <= self.deadline);
                 self.outcome.missed += u64::from(effect == Effect::Missed);
             }
-            Err(error) => self.outcome.count_error(&error),
+            Err(error) => {
+                self.outcome.count_error(&error);
+                if let Some(deliveries) = &self.deliveries {
+                    deliveries.forget(operation.stamp);
+                }
+            }
         }
     }
 
@@ -168,6 +185,7 @@ pub(super) async fn run(
     drive: &Drive,
     channels: &[Arc<Channel>],
     generator: Generator,
+    deliveries: Option<&Deliveries>,
     progress: &Progress,
     interrupted: &AtomicBool,
 ) -> std::io::Result<(Outcome, Generator)> {
@@ -176,7 +194,8 @@ pub(super) async fn run(
     let pacer = drive.rate.map(|rate| Pacer::new(Schedule::new(started, rate, drive.duration, drive.total)));
     let deadline = started + drive.duration;
     let (total, outcome) = (drive.total, Outcome::new());
-    let phase = Phase { generator, outcome, started, deadline, total, issued: 0, last_end: started };
+    let deliveries = deliveries.cloned();
+    let phase = Phase { generator, outcome, started, deadline, total, issued: 0, last_end: started, deliveries };
     let shared = Arc::new(Shared { phase: Mutex::new(phase), pacer, timeout: drive.timeout });
 
     let mut clients = JoinSet::new();
@@ -211,8 +230,11 @@ async fn client(shared: Arc<Shared>, mut caller: Caller) {
         let now = Instant::now();
         let Some((operation, number)) = shared.phase().begin(now) else { break };
         let since = shared.pacer.as_ref().map_or(now, |pacer| pacer.schedule().due_at(number));
-        let call = caller.call(operation.call, operation.framed.clone());
-        let result = tokio::time::timeout(shared.timeout, call).await.unwrap_or(Err(CallError::TimedOut));
+        if let Some(deliveries) = &shared.phase().deliveries {
+            deliveries.sent(operation.stamp, since);
+        }
+        let calls = perform(&mut caller, &operation);
+        let result = tokio::time::timeout(shared.timeout, calls).await.unwrap_or(Err(CallError::TimedOut));
         let is_disconnected = matches!(&result, Err(error) if error.is_connection());
         shared.phase().finish(&operation, since, result);
         if is_disconnected {
@@ -223,6 +245,14 @@ async fn client(shared: Arc<Shared>, mut caller: Caller) {
     if let Some(pacer) = &shared.pacer {
         pacer.close();
     }
+}
+
+/// The calls of one operation; answers with the last answer.
+async fn perform(caller: &mut Caller, operation: &Operation) -> Result<Bytes, CallError> {
+    if let Some((call, framed)) = &operation.before {
+        caller.call(*call, framed.clone()).await?;
+    }
+    caller.call(operation.call, operation.framed.clone()).await
 }
 
 /// Shows progress, and ends the phase at its deadline or when the user asks; the clients then end by themselves.

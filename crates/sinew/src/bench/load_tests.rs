@@ -50,7 +50,7 @@ fn drive(
                 interrupted.store(true, Ordering::Relaxed);
             });
         }
-        let phase = run(drive, &channels, generator(), &progress, &interrupted);
+        let phase = run(drive, &channels, generator(), None, &progress, &interrupted);
         tokio::time::timeout(Duration::from_secs(30), phase).await.unwrap().unwrap().0
     })
 }
@@ -150,4 +150,25 @@ fn different_errors_are_bounded() {
     }
     assert_eq!((outcome.failed, outcome.errors.len()), (100, 33));
     assert_eq!(outcome.errors["other errors"], 68);
+}
+
+#[test]
+fn an_operation_whose_first_call_fails_has_failed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let outcome = runtime.block_on(async {
+        // Every second grant is refused, and no put follows it.
+        let grants = std::sync::atomic::AtomicUsize::new(0);
+        let script = move |_, path: &str| match path.ends_with("/LeaseGrant") {
+            true if grants.fetch_add(1, Ordering::Relaxed) % 2 == 1 => Reply::HeadersOnly("8", "too many leases"),
+            _ => Reply::Message(put_answer()),
+        };
+        let channels = [Channel::connect(&[start(script).await], 0).await.unwrap()];
+        let mut generator = generator();
+        generator.select(Workload::Lease);
+        let drive = Drive { total: Some(10), ..closed(1, 20_000) };
+        let interrupted = AtomicBool::new(false);
+        run(&drive, &channels, generator, None, &Progress::silent(), &interrupted).await.unwrap().0
+    });
+    assert_eq!((outcome.succeeded, outcome.failed), (5, 5));
+    assert_eq!(outcome.errors.into_iter().collect::<Vec<_>>(), [("ResourceExhausted: too many leases".to_owned(), 5)]);
 }

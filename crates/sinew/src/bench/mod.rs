@@ -21,6 +21,7 @@ mod progress;
 mod report;
 mod side;
 mod template;
+mod watchers;
 mod workload;
 
 use std::io::{self, Write};

@@ -235,7 +235,9 @@ impl Report {
                 | Workload::StaleGet
                 | Workload::Range
                 | Workload::Txn
-                | Workload::Mixed => "reads found less than the key space holds (--prefill writes it)",
+                | Workload::Mixed
+                | Workload::Lease
+                | Workload::Watch => "reads found less than the key space holds (--prefill writes it)",
             };
             line(&mut text, format_args!("{name}: {} {what}", grouped(measurement.missed)));
         }

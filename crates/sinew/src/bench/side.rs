@@ -13,6 +13,7 @@ use super::load::{self, Drive, Outcome};
 use super::procfs::{Servers, own_cpu_time};
 use super::progress::Progress;
 use super::report::{Measurement, SideReport};
+use super::watchers::{Deliveries, Watchers};
 use super::workload::{Generator, Workload};
 
 /// Fewest clients that write the first version of every key.
@@ -81,7 +82,7 @@ impl Side {
             rate: None,
             timeout: plan.drive.timeout,
         };
-        let outcome = self.phase(&drive, &Progress::new(&format!("prefill {}", self.name)), interrupted).await?;
+        let outcome = self.phase(&drive, None, &Progress::new(&format!("prefill {}", self.name)), interrupted).await?;
         if let Some((text, count)) = outcome.errors.first_key_value() {
             return Err(format!("prefill of {}: {count} writes failed: {text}", self.addresses().join(",")));
         }
@@ -103,12 +104,20 @@ impl Side {
     ) -> Result<Measurement, String> {
         self.generator.as_mut().expect("there between phases").select(workload);
         let title = format!("{} {}", workload.name(), self.name);
+        let watchers = match workload {
+            Workload::Watch => {
+                let opened = Watchers::open(&self.channels, plan.watchers, plan.shape.keys.prefix()).await;
+                Some(opened.map_err(|error| format!("watch of {}: {error}", self.addresses().join(",")))?)
+            }
+            _ => None,
+        };
+        let deliveries = watchers.as_ref().map(|watchers| &watchers.deliveries);
         if !plan.warmup.is_zero() {
             let warmup = Drive { duration: plan.warmup, total: None, ..plan.drive.clone() };
-            self.phase(&warmup, &Progress::new(&format!("{title} warm-up")), interrupted).await?;
+            self.phase(&warmup, deliveries, &Progress::new(&format!("{title} warm-up")), interrupted).await?;
         }
         let (servers_before, own_before) = (self.servers.cpu_time(), own_cpu_time());
-        let outcome = self.phase(&plan.drive, &Progress::new(&title), interrupted).await?;
+        let outcome = self.phase(&plan.drive, deliveries, &Progress::new(&title), interrupted).await?;
         let own = own_cpu_time() - own_before;
         let servers = servers_before.zip(self.servers.cpu_time()).map(|(before, after)| after.saturating_sub(before));
         let resident = self.servers.resident_bytes().map(|each| each.iter().map(|(_, bytes)| bytes).sum());
@@ -132,12 +141,21 @@ impl Side {
         self.endpoints.iter().map(|endpoint| endpoint.address().to_owned()).collect()
     }
 
-    async fn phase(&mut self, drive: &Drive, progress: &Progress, interrupted: &AtomicBool) -> Result<Outcome, String> {
+    async fn phase(
+        &mut self,
+        drive: &Drive,
+        deliveries: Option<&Deliveries>,
+        progress: &Progress,
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome, String> {
         let generator = self.generator.take().expect("there between phases");
-        let ran = load::run(drive, &self.channels, generator, progress, interrupted).await;
+        let ran = load::run(drive, &self.channels, generator, deliveries, progress, interrupted).await;
         let (outcome, generator) = ran.map_err(|error| format!("cannot generate load: {error}"))?;
         self.generator = Some(generator);
-        Ok(outcome)
+        Ok(match deliveries {
+            Some(deliveries) => deliveries.settle(outcome, drive.timeout).await,
+            None => outcome,
+        })
     }
 }
 

@@ -94,6 +94,12 @@ pub(super) fn stamp(value: &mut [u8], sequence: u64) {
     }
 }
 
+/// The number of the operation that wrote this value.
+pub(super) fn stamp_of(value: &[u8]) -> Option<u64> {
+    let stamp = value.first_chunk::<STAMP_BYTES>()?;
+    (value.len() >= MARKER_BYTES_MIN).then(|| u64::from_be_bytes(*stamp))
+}
+
 /// Where each run of exactly `length` bytes of `marker` starts.
 fn runs(bytes: &[u8], marker: u8, length: usize) -> Vec<usize> {
     let mut starts = Vec::new();

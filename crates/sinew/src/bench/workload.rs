@@ -4,7 +4,9 @@
 //! only keys and value stamps are written into a copy ([`super::template`]); compare-and-swap carries a revision of
 //! varying length and is encoded each time. Used by [`super::load`].
 
-use api::etcdserverpb::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op};
+use api::etcdserverpb::{
+    Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
+};
 use base::Prng;
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -16,6 +18,8 @@ use super::template::{self, Template};
 
 /// One million, the unit of the read ratio.
 const PPM: u64 = 1_000_000;
+/// Time to live of leases, in seconds: none runs out while it is measured.
+const LEASE_TTL_SECONDS: i64 = 3600;
 
 /// A kind of load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -34,6 +38,10 @@ pub(super) enum Workload {
     Cas,
     /// get and put mixed by --read-ratio.
     Mixed,
+    /// Grant a lease, then write one key that is attached to it.
+    Lease,
+    /// Write one key while --watchers watch all of them; what counts is when each watcher sees it.
+    Watch,
 }
 
 impl Workload {
@@ -47,6 +55,8 @@ impl Workload {
             Self::Txn => "txn",
             Self::Cas => "cas",
             Self::Mixed => "mixed",
+            Self::Lease => "lease",
+            Self::Watch => "watch",
         }
     }
 }
@@ -71,6 +81,10 @@ pub(super) struct Shape {
 /// One request, and what is needed to understand its answer.
 #[derive(Clone, Debug)]
 pub(super) struct Operation {
+    /// A call that must succeed first.
+    pub(super) before: Option<(Call, Bytes)>,
+    /// The number that its values carry.
+    pub(super) stamp: u64,
     /// The method.
     pub(super) call: Call,
     /// The request with its gRPC frame header.
@@ -129,9 +143,14 @@ impl Generator {
         // A range must start where enough keys follow.
         let starts = match workload {
             Workload::Range => self.shape.keys.count() - self.shape.range_keys + 1,
-            Workload::Put | Workload::Get | Workload::StaleGet | Workload::Txn | Workload::Cas | Workload::Mixed => {
-                self.shape.keys.count()
-            }
+            Workload::Put
+            | Workload::Get
+            | Workload::StaleGet
+            | Workload::Txn
+            | Workload::Cas
+            | Workload::Mixed
+            | Workload::Lease
+            | Workload::Watch => self.shape.keys.count(),
         };
         self.workload = Some(workload);
         self.picker = Picker::new(self.shape.pattern, starts);
@@ -142,19 +161,24 @@ impl Generator {
         self.sequence += 1;
         let key = self.picker.pick(&mut self.prng);
         match self.workload {
-            None | Some(Workload::Put) => self.put(key),
+            None | Some(Workload::Put | Workload::Watch) => self.put(key),
             Some(Workload::Get) => self.get(key),
             Some(Workload::StaleGet) => self.stale_get(key),
             Some(Workload::Range) => {
                 let keys = self.shape.range_keys;
                 let framed = self.templates.range.filled(&self.shape.keys, &[key, key + keys], self.sequence);
-                Operation { call: Call::Range, framed, answer: Expected::Read { keys } }
+                self.operation(Call::Range, framed, Expected::Read { keys })
             }
             Some(Workload::Txn) => self.put_two(key),
             Some(Workload::Cas) => self.swap(key),
             Some(Workload::Mixed) if self.prng.below(PPM) < self.read_ppm() => self.get(key),
             Some(Workload::Mixed) => self.put(key),
+            Some(Workload::Lease) => self.grant_and_put(key),
         }
+    }
+
+    fn operation(&self, call: Call, framed: Bytes, answer: Expected) -> Operation {
+        Operation { before: None, stamp: self.sequence, call, framed, answer }
     }
 
     /// An operation that any single healthy server can answer.
@@ -201,17 +225,17 @@ impl Generator {
 
     fn put(&self, key: u64) -> Operation {
         let framed = self.templates.put.filled(&self.shape.keys, &[key], self.sequence);
-        Operation { call: Call::Put, framed, answer: Expected::Written { key } }
+        self.operation(Call::Put, framed, Expected::Written { key })
     }
 
     fn get(&self, key: u64) -> Operation {
         let framed = self.templates.get.filled(&self.shape.keys, &[key], self.sequence);
-        Operation { call: Call::Range, framed, answer: Expected::Read { keys: 1 } }
+        self.operation(Call::Range, framed, Expected::Read { keys: 1 })
     }
 
     fn stale_get(&self, key: u64) -> Operation {
         let framed = self.templates.stale_get.filled(&self.shape.keys, &[key], self.sequence);
-        Operation { call: Call::Range, framed, answer: Expected::Read { keys: 1 } }
+        self.operation(Call::Range, framed, Expected::Read { keys: 1 })
     }
 
     fn put_two(&mut self, first: u64) -> Operation {
@@ -220,7 +244,19 @@ impl Generator {
         let second = (first + 1 + self.prng.below(count - 1)) % count;
         assert_ne!(first, second, "two keys out of {count}");
         let framed = self.templates.txn.filled(&self.shape.keys, &[first, second], self.sequence);
-        Operation { call: Call::Txn, framed, answer: Expected::WrittenTwo { first, second } }
+        self.operation(Call::Txn, framed, Expected::WrittenTwo { first, second })
+    }
+
+    fn grant_and_put(&mut self, number: u64) -> Operation {
+        // The client names the lease, so that the put is ready before the grant is answered.
+        let id = i64::try_from(self.prng.next_u64() >> 1).expect("63 bits").max(1);
+        let grant = LeaseGrantRequest { ttl: LEASE_TTL_SECONDS, id };
+        let key = self.shape.keys.key(number).into();
+        let put =
+            PutRequest { key, value: self.templates.value(self.sequence).into(), lease: id, ..Default::default() };
+        let before = Some((Call::LeaseGrant, template::framed(&grant)));
+        let answer = Expected::Written { key: number };
+        Operation { before, ..self.operation(Call::Put, template::framed(&put), answer) }
     }
 
     fn swap(&self, number: u64) -> Operation {
@@ -241,7 +277,7 @@ impl Generator {
             success: vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
             failure: vec![RequestOp { request: Some(request_op::Request::RequestRange(read)) }],
         };
-        Operation { call: Call::Txn, framed: template::framed(&message), answer: Expected::Swapped { key: number } }
+        self.operation(Call::Txn, template::framed(&message), Expected::Swapped { key: number })
     }
 
     fn remember(&mut self, key: u64, revision: i64) {

@@ -1,8 +1,8 @@
 //! Every request is decoded with the real messages, and every answer made from them.
 
 use api::etcdserverpb::{
-    PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest, TxnResponse, compare,
-    request_op, response_op,
+    LeaseGrantRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest,
+    TxnResponse, compare, request_op, response_op,
 };
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
@@ -207,4 +207,33 @@ fn garbage_is_an_error() {
     let refused = |result: Result<Effect, CallError>| matches!(result, Err(CallError::Protocol(_)));
     assert!(refused(generator.settle(&put, Bytes::from_static(b"\xff\xff\xff"))));
     assert!(refused(generator.settle(&put, Bytes::new())), "a put without a revision did not happen");
+}
+
+#[test]
+fn a_lease_is_granted_before_the_key_that_is_attached_to_it() {
+    let mut generator = generator(Workload::Lease);
+    let mut leases = std::collections::BTreeSet::new();
+    for number in 0..7 {
+        let operation = generator.next_operation();
+        let (call, framed) = operation.before.clone().unwrap();
+        let grant = LeaseGrantRequest::decode(&framed[5..]).unwrap();
+        let put: PutRequest = message(&operation);
+        assert_eq!((call, operation.call), (Call::LeaseGrant, Call::Put));
+        assert_eq!((put.lease, put.key.to_vec(), put.value.len()), (grant.id, key(number % KEYS), 64));
+        assert!(grant.id > 0 && leases.insert(grant.id));
+        let answer = PutResponse { header: header(7), ..PutResponse::default() };
+        assert_eq!(generator.settle(&operation, encoded(&answer)), Ok(Effect::Done));
+    }
+}
+
+#[test]
+fn a_value_tells_which_operation_wrote_it() {
+    let mut generator = generator(Workload::Watch);
+    for _ in 0..3 {
+        let operation = generator.next_operation();
+        assert!(operation.before.is_none());
+        let put: PutRequest = message(&operation);
+        assert_eq!(crate::bench::template::stamp_of(&put.value), Some(operation.stamp));
+    }
+    assert_eq!(crate::bench::template::stamp_of(b"too short"), None);
 }
