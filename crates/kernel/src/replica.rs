@@ -257,6 +257,12 @@ impl Replica {
         matches!(self.role, RoleState::Leader(_))
     }
 
+    /// Whether this replica knows that it belongs to the group no more.
+    #[must_use]
+    pub const fn is_removed(&self) -> bool {
+        self.removed.is_some()
+    }
+
     /// The ballot promised: the one this replica leads or follows, or campaigns for.
     #[must_use]
     pub const fn ballot(&self) -> Ballot {
