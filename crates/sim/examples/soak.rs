@@ -193,7 +193,7 @@ fn planted(wanted: &Wanted) -> usize {
     }
     let mut progress = Progress::new();
     let mut unseen = 0;
-    println!("| defect | protocol | profile | found | by |\n|---|---|---|---|---|");
+    println!("| defect | protocol | aim | found | by |\n|---|---|---|---|---|");
     for hunt in &wanted.planted {
         let configs = (wanted.first..wanted.first + hunt.seeds).map(|seed| hunt.config(seed));
         let tally = sim::soak(configs, wanted.workers, |tally| {
@@ -206,11 +206,15 @@ fn planted(wanted: &Wanted) -> usize {
         }
         let by: Vec<String> = by.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
         let (found, runs) = (tally.failed.len(), tally.runs);
-        let Hunt { defect, protocol, profile, .. } = hunt;
-        println!("| {} {defect:?} | {protocol} | {profile} | {found} of {runs} | {} |", defect.id(), by.join(", "));
+        let Hunt { defect, protocol, aim, .. } = hunt;
+        let aim = aim.name();
+        println!("| {} {defect:?} | {protocol} | {aim} | {found} of {runs} | {} |", defect.id(), by.join(", "));
         if found == 0 {
             println!("NOT FOUND: {}", defect.id());
             unseen += 1;
+        }
+        if wanted.trace {
+            trace(&hunt.config(wanted.first), usize::MAX);
         }
         let sound = Config { defect: None, ..hunt.config(wanted.first) };
         if let Verdict::Failed(failure) = sim::run(&sound).verdict {

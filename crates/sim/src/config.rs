@@ -22,6 +22,8 @@ pub enum Profile {
     Crash,
     /// Clocks at different rates, processes that stand still.
     Clock,
+    /// Members that come, go and are replaced, while nodes die and links are cut.
+    Members,
     /// A random choice of everything that must be survived.
     Swarm,
     /// Damage to more copies than can be survived: the one legal end is to refuse service.
@@ -30,8 +32,16 @@ pub enum Profile {
 
 impl Profile {
     /// All profiles.
-    pub const ALL: &[Self] =
-        &[Self::Calm, Self::Network, Self::Disk, Self::Crash, Self::Clock, Self::Swarm, Self::OverTheLimit];
+    pub const ALL: &[Self] = &[
+        Self::Calm,
+        Self::Network,
+        Self::Disk,
+        Self::Crash,
+        Self::Clock,
+        Self::Members,
+        Self::Swarm,
+        Self::OverTheLimit,
+    ];
 
     /// Its name.
     #[must_use]
@@ -42,6 +52,7 @@ impl Profile {
             Self::Disk => "disk",
             Self::Crash => "crash",
             Self::Clock => "clock",
+            Self::Members => "members",
             Self::Swarm => "swarm",
             Self::OverTheLimit => "over-the-limit",
         }
@@ -85,6 +96,20 @@ impl Profile {
                 K::Transfer,
             ],
             Self::Clock => &[K::ClockRate, K::Pause, K::Weather, K::Transfer],
+            Self::Members => &[
+                K::Join,
+                K::Leave,
+                K::Replace,
+                K::Crash,
+                K::CrashInTurn,
+                K::CrashOnDisk,
+                K::CrashAll,
+                K::Pause,
+                K::Cut,
+                K::Weather,
+                K::Stall,
+                K::Transfer,
+            ],
             Self::Swarm => FaultKind::ALL,
             Self::OverTheLimit => &[K::Rot, K::Lose, K::Crash],
         }

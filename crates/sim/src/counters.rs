@@ -126,6 +126,18 @@ counters! {
     WatchStreamsLost = "watch streams lost",
     /// Leaderships handed over on request.
     Transfers = "leaderships handed over",
+    /// Memberships with two sets of voters that came into effect.
+    JointMemberships = "joint memberships",
+    /// New members that got to vote.
+    MembersJoined = "members joined",
+    /// Members removed.
+    MembersRemoved = "members removed",
+    /// Removed nodes that learnt of it and ended.
+    StoodDown = "removed nodes that stood down",
+    /// New members that a node learnt of from others, because one of them called.
+    Strangers = "new members asked about",
+    /// Operations of clients done by members that came later.
+    DoneByJoined = "operations done by new members",
     /// Healthy periods that were watched for progress, in seconds.
     WatchedSeconds = "seconds watched for progress",
 }

@@ -183,6 +183,25 @@ pub enum Fault {
         /// How long.
         for_us: u64,
     },
+    /// Not a fault: a new member is added.
+    Join {
+        /// Who.
+        node: NodeId,
+    },
+    /// Not a fault: a member is removed.
+    Leave {
+        /// Who.
+        node: NodeId,
+    },
+    /// A member loses its data or its whole machine, and is replaced by a new one.
+    Replace {
+        /// Who.
+        node: NodeId,
+        /// The new one.
+        by: NodeId,
+        /// Until it starts again with an empty disk, if it does.
+        down_us: u64,
+    },
     /// Not a fault: leadership is handed over on request.
     Transfer {
         /// To whom; to the best follower if none is named.
@@ -261,9 +280,47 @@ kinds! {
     Deafen = "deaf leader",
     /// [`Fault::Transfer`].
     Transfer = "handover",
+    /// [`Fault::Join`].
+    Join = "new member",
+    /// [`Fault::Leave`].
+    Leave = "removal of a member",
+    /// [`Fault::Replace`].
+    Replace = "replacement of a member",
 }
 
 impl Fault {
+    /// Who suffers damage that lasts, if it is such a fault.
+    #[must_use]
+    pub const fn victim(&self) -> Option<NodeId> {
+        match self {
+            Self::Lose { node }
+            | Self::Wipe { node, .. }
+            | Self::Replace { node, .. }
+            | Self::LostWrite { node, .. }
+            | Self::MisdirectedWrite { node, .. }
+            | Self::Rot { node, .. } => Some(*node),
+            Self::Crash { .. }
+            | Self::CrashInTurn { .. }
+            | Self::CrashOnDisk { .. }
+            | Self::CrashInApply { .. }
+            | Self::CrashAll { .. }
+            | Self::Pause { .. }
+            | Self::ClockRate { .. }
+            | Self::Cut { .. }
+            | Self::Clog { .. }
+            | Self::Weather { .. }
+            | Self::Replay { .. }
+            | Self::SyncError { .. }
+            | Self::WriteError { .. }
+            | Self::Full { .. }
+            | Self::Stall { .. }
+            | Self::Deafen { .. }
+            | Self::Join { .. }
+            | Self::Leave { .. }
+            | Self::Transfer { .. } => None,
+        }
+    }
+
     /// Its kind.
     #[must_use]
     pub const fn kind(&self) -> FaultKind {
@@ -290,6 +347,9 @@ impl Fault {
             Self::Stall { .. } => FaultKind::Stall,
             Self::Deafen { .. } => FaultKind::Deafen,
             Self::Transfer { .. } => FaultKind::Transfer,
+            Self::Join { .. } => FaultKind::Join,
+            Self::Leave { .. } => FaultKind::Leave,
+            Self::Replace { .. } => FaultKind::Replace,
         }
     }
 }
@@ -333,7 +393,8 @@ impl fmt::Display for Fault {
             Self::CrashAll { power, down_us } => {
                 write!(f, "{} down {}", if *power { "power loss of all" } else { name }, Ms(*down_us))
             }
-            Self::Lose { node } => write!(f, "{name} {node}"),
+            Self::Lose { node } | Self::Join { node } | Self::Leave { node } => write!(f, "{name} {node}"),
+            Self::Replace { node, by, down_us } => write!(f, "{name} {node} by {by} down {}", Ms(*down_us)),
             Self::Wipe { node, down_us } => write!(f, "{name} {node} down {}", Ms(*down_us)),
             Self::Pause { node, for_us } => write!(f, "{name} {node} for {}", Ms(*for_us)),
             Self::ClockRate { node, ppm, for_us } => write!(f, "{name} {node} {ppm}ppm for {}", Ms(*for_us)),

@@ -14,7 +14,7 @@
 //!
 //! A run that fails can be made smaller, [`shrink`], and looked at, [`report_html`].
 //!
-//! Left out so far: membership changes, watches and leases, several groups.
+//! Left out so far: watches and leases, several groups.
 //!
 //! Invariant: a run is a function of its configuration, byte for byte. The crate prints nothing.
 
@@ -27,6 +27,7 @@ mod history;
 mod html;
 mod ledger;
 mod machine;
+mod members;
 mod network;
 mod oracle;
 mod plan;
@@ -52,7 +53,7 @@ pub use fault::{Fault, FaultKind, Link, Weather};
 pub use history::{Asked, Operation, Told};
 pub use html::report_html;
 pub use plan::{Plan, PlannedFault, Shape, plan};
-pub use planted::{HUNTS, Hunt};
+pub use planted::{Aim, HUNTS, Hunt};
 pub use report::{Failure, FailureKind, Report, Verdict};
 pub use run::run;
 pub use shrink::{Shrunk, shrink};

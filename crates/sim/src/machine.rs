@@ -3,7 +3,7 @@
 //! Invariant: a start does what the server's start does, in the same order: identity, engine, log, the group's replica,
 //! the end of the creation, known peers, node. What it finds is compared with the ledger.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use storage::{Disk, KnownPeers, MemDisk, Wal, WalReader};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{EntryKey, Ledger};
+use crate::members::Directory;
 use crate::plan::Shape;
 use crate::watches::Desk;
 
@@ -37,6 +38,10 @@ pub(crate) enum Standing {
     Refused(String),
     /// Gone for good.
     Lost,
+    /// Not in use yet: it may become a member later.
+    Spare,
+    /// It was told that it is no member any more.
+    Removed,
 }
 
 /// What was done to a machine's disk, and so may be seen of it.
@@ -50,6 +55,8 @@ pub(crate) struct Wounds {
     pub(crate) lies: bool,
     /// It was wiped.
     pub(crate) wiped: bool,
+    /// Its removal was asked for.
+    pub(crate) removed: bool,
 }
 
 /// One turn's records of all groups.
@@ -111,6 +118,10 @@ pub(crate) struct Process {
     pub(crate) watches: Desk,
     pub(crate) started_at: u64,
     pub(crate) turns: u64,
+    /// Entry of the membership last seen in effect.
+    pub(crate) membership: Option<Index>,
+    /// It knows that it was removed, and says its last words.
+    pub(crate) leaves: bool,
 }
 
 /// Why a start came to nothing.
@@ -151,6 +162,9 @@ pub(crate) struct Machine {
     /// What it held before its disk was wiped, and the checkpoint: it had promised that, and others may still learn so.
     pub(crate) wiped: Option<(Ledger, Index)>,
     pub(crate) wounds: Wounds,
+    /// Whether it was there from the beginning, and so knows the first membership.
+    founder: bool,
+    pub(crate) directory: Directory,
     /// The process dies after so many more effects; then it is down for so long.
     pub(crate) crash_in_turn: Option<(u64, u64)>,
     pub(crate) crash_in_apply: Option<u64>,
@@ -159,7 +173,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(id: NodeId, seed: u64, clock: Clock) -> Self {
+    pub(crate) fn new(id: NodeId, seed: u64, clock: Clock, founders: u64) -> Self {
+        let founder = id.0 <= founders;
+        let told: BTreeSet<NodeId> = (1..=founders).map(NodeId).filter(|_| founder).collect();
         Self {
             id,
             clock,
@@ -168,12 +184,14 @@ impl Machine {
             checkpoint: Index(0),
             process: None,
             life: 0,
-            standing: Standing::Down,
+            standing: if founder { Standing::Down } else { Standing::Spare },
             paused_until: 0,
             stalled_until: 0,
             ledger: Ledger::default(),
             wiped: None,
             wounds: Wounds::default(),
+            founder,
+            directory: Directory::new(told),
             crash_in_turn: None,
             crash_in_apply: None,
             crash_on_disk: None,
@@ -191,12 +209,13 @@ impl Machine {
         self.process.is_some() && self.paused_until <= now
     }
 
-    /// The mark the engine would come back with after a crash.
-    fn persisted_mark(&self, config: &Config) -> Result<Mark, Fault> {
-        let view = self.engine.view();
-        match mvcc::mark(&*view)? {
+    /// The mark that the engine has, or that a new one begins with: who came later learns from the log who the members
+    /// were, and are.
+    fn mark(&self, engine: &MemEngine, config: &Config) -> Result<Mark, Fault> {
+        match mvcc::mark(&*engine.view())? {
             Some(bytes) => decode_mark(bytes),
-            None => Ok(Mark { membership: membership(config.nodes), ..Mark::default() }),
+            None if self.founder => Ok(Mark { membership: membership(config.nodes), ..Mark::default() }),
+            None => Ok(Mark::default()),
         }
     }
 
@@ -216,7 +235,8 @@ impl Machine {
                 (random, false)
             }
         };
-        let mark = self.persisted_mark(config)?;
+        let mark = self.mark(&self.engine, config)?;
+        self.directory.load(&*self.engine.view())?;
         let options = WalOptions { segment_bytes: shape.segment_bytes, may_create: !finished };
         let (mut wal, log) = Wal::open(Arc::clone(&disk), identity(self.id, incarnation), options)?;
         let recovered = log.group(&mut wal, GROUP, mark)?;
@@ -252,6 +272,8 @@ impl Machine {
             watches: Desk::new(config.seed),
             started_at: now,
             turns: 0,
+            membership: None,
+            leaves: false,
         };
         Ok(Started { process: Box::new(process), torn: log.torn().cloned(), fresh: !finished })
     }
@@ -297,11 +319,7 @@ impl Machine {
         let engine = self.engine.clone();
         engine.crash();
         let found = || -> Result<Recovered, Fault> {
-            let view = engine.view();
-            let mark = match mvcc::mark(&*view)? {
-                Some(bytes) => decode_mark(bytes)?,
-                None => Mark { membership: membership(config.nodes), ..Mark::default() },
-            };
+            let mark = self.mark(&engine, config)?;
             let options = WalOptions { segment_bytes: shape.segment_bytes, may_create: false };
             let (mut wal, log) = Wal::open(Arc::new(disk), identity(self.id, process.incarnation), options)?;
             log.group(&mut wal, GROUP, mark)

@@ -19,6 +19,8 @@ const REMEMBERED: usize = 64;
 pub(crate) struct LinkState {
     /// A connection stands: the sender was told so.
     pub(crate) connected: bool,
+    /// The process at the other end died, and the sender has not noticed: nothing arrives any more.
+    pub(crate) severed: bool,
     /// Number of the connection; what is under way belongs to one.
     pub(crate) epoch: u64,
     /// Cuts in force.
@@ -55,6 +57,7 @@ impl Network {
         let links = (0..size * size)
             .map(|_| LinkState {
                 connected: false,
+                severed: false,
                 epoch: 0,
                 cuts: 0,
                 clogs: 0,
@@ -104,7 +107,7 @@ impl Network {
     /// Whether messages pass, soon and nearly all.
     pub(crate) fn is_fair(&self, link: Link) -> bool {
         let state = self.link(link);
-        state.connected && state.cuts == 0 && state.clogs == 0 && state.weathers.is_empty()
+        state.connected && !state.severed && state.cuts == 0 && state.clogs == 0 && state.weathers.is_empty()
     }
 
     /// Decides on a message that is sent now. `repeatable`: whether it may arrive twice and be replayed.
@@ -158,6 +161,7 @@ impl Network {
     pub(crate) fn disconnect(&mut self, link: Link) -> bool {
         let state = self.link_mut(link);
         state.epoch += 1;
+        state.severed = false;
         state.held.clear();
         state.ordered = 0;
         std::mem::replace(&mut state.connected, false)

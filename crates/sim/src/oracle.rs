@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use base::{Ballot, Index, NodeId};
+use base::{Ballot, Index, NodeId, ReplicaId};
+use kernel::EntryKind;
 use mvcc::StateHash;
 
 use crate::ledger::{EntryKey, ShadowLog};
+use crate::members::Memberships;
 
 /// Everything known about the cluster as one.
 #[derive(Default)]
@@ -19,6 +21,7 @@ pub(crate) struct Oracle {
     decided: Vec<EntryKey>,
     leaders: BTreeMap<Ballot, NodeId>,
     states: BTreeMap<Index, StateHash>,
+    pub(crate) memberships: Memberships,
     last_leader: Option<NodeId>,
 }
 
@@ -28,15 +31,14 @@ impl Oracle {
         Index(self.decided.len() as u64)
     }
 
-    /// `node` was told that `key` is decided at `index`. `holders` counts who holds it durably; it is asked once per
-    /// slot. Answers whether this is news.
+    /// `node` was told that `key` is decided at `index`. `holds` says who holds it durably; it is asked once per slot.
+    /// Answers whether this is news.
     pub(crate) fn decide(
         &mut self,
         node: NodeId,
         index: Index,
         key: &EntryKey,
-        quorum: usize,
-        holders: impl FnOnce() -> usize,
+        holds: impl Fn(ReplicaId) -> bool,
     ) -> Result<bool, String> {
         if let Some(known) = self.decided.get(index.0 as usize - 1) {
             return match known.same_value(key) {
@@ -47,10 +49,12 @@ impl Oracle {
         if index.0 != self.decided.len() as u64 + 1 {
             return Err(format!("{node} applies {index}, but only {} was decided before", self.decided.len()));
         }
-        let held = holders();
-        if held < quorum {
-            return Err(format!("{node} takes slot {index} for decided, but only {held} disks hold it"));
+        let is_change = key.kind == EntryKind::Config;
+        if !self.memberships.may_decide(index, is_change, &holds) {
+            let held: Vec<u64> = (1..64).filter(|replica| holds(ReplicaId(*replica))).collect();
+            return Err(format!("{node} takes slot {index} for decided, but only the disks of {held:?} hold it"));
         }
+        self.memberships.decide(index, is_change);
         self.decided.push(*key);
         Ok(true)
     }
@@ -97,25 +101,32 @@ mod tests {
         EntryKey::of(&Entry { index: Index(1), stamp: ballot, origin: ballot, kind: EntryKind::Command, payload })
     }
 
+    fn of_three() -> Oracle {
+        let mut oracle = Oracle::default();
+        oracle.memberships.meet(&crate::machine::membership(3));
+        oracle
+    }
+
     #[test]
     fn a_changed_slot_a_hole_and_a_missing_quorum_are_found() {
-        let mut oracle = Oracle::default();
+        let mut oracle = of_three();
         let one = NodeId(1);
-        assert!(oracle.decide(one, Index(1), &key("a"), 2, || 1).is_err(), "one disk is no quorum");
-        assert_eq!(oracle.decide(one, Index(1), &key("a"), 2, || 2), Ok(true));
-        assert_eq!(oracle.decide(NodeId(2), Index(1), &key("a"), 2, || 0), Ok(false));
-        assert!(oracle.decide(NodeId(2), Index(1), &key("b"), 2, || 3).is_err());
-        assert!(oracle.decide(one, Index(3), &key("c"), 2, || 3).is_err());
+        let first = |number: u64| move |replica: ReplicaId| replica.0 <= number;
+        assert!(oracle.decide(one, Index(1), &key("a"), first(1)).is_err(), "one disk is no quorum");
+        assert_eq!(oracle.decide(one, Index(1), &key("a"), first(2)), Ok(true));
+        assert_eq!(oracle.decide(NodeId(2), Index(1), &key("a"), first(0)), Ok(false));
+        assert!(oracle.decide(NodeId(2), Index(1), &key("b"), first(3)).is_err());
+        assert!(oracle.decide(one, Index(3), &key("c"), first(3)).is_err());
     }
 
     #[test]
     fn two_leaders_and_a_leader_without_a_decided_slot_are_found() {
-        let mut oracle = Oracle::default();
+        let mut oracle = of_three();
         let ballot = Ballot::new(5, NodeId(1));
         let empty = ShadowLog::default();
         assert_eq!(oracle.leads(NodeId(1), ballot, &empty), Ok(true));
         assert!(oracle.leads(NodeId(2), ballot, &empty).is_err());
-        assert_eq!(oracle.decide(NodeId(1), Index(1), &key("a"), 2, || 2), Ok(true));
+        assert_eq!(oracle.decide(NodeId(1), Index(1), &key("a"), |_| true), Ok(true));
         assert!(oracle.leads(NodeId(1), Ballot::new(6, NodeId(1)), &empty).is_err());
         let late = Ballot::new(0, NodeId(3));
         assert!(oracle.leads(NodeId(3), late, &empty).is_ok(), "elected in an old ballot, which decides nothing");

@@ -3,6 +3,7 @@
 //! Invariant: damage that lasts (lost data, lying drives, rot) only ever meets the *victims*, a minority chosen once
 //! per run, because more than that cannot be survived; the profile over the limit has no such bound.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base::{NodeId, Prng};
@@ -66,6 +67,9 @@ pub struct Plan {
 /// Without faults at first, so that there is something to lose.
 pub(crate) const WARM_UP_US: u64 = 3_000_000;
 
+/// Machines that become members later, in a run.
+const NEWCOMERS_MAX: u64 = 4;
+
 /// The plan that the seed decides on.
 #[must_use]
 pub fn plan(config: &Config) -> Plan {
@@ -103,7 +107,25 @@ struct Draw<'a> {
     nodes: Vec<NodeId>,
     /// Who may suffer lasting damage.
     victims: Vec<NodeId>,
+    /// New members so far.
+    joined: u64,
     end: u64,
+}
+
+impl Plan {
+    /// Machines there are: the founders, and whoever becomes a member later.
+    pub(crate) fn machines(&self, founders: u64) -> u64 {
+        let joins = self.faults.iter().filter_map(|planned| match &planned.fault {
+            Fault::Join { node } | Fault::Replace { by: node, .. } => Some(node.0),
+            _ => None,
+        });
+        joins.max().unwrap_or(0).max(founders)
+    }
+
+    /// Who suffers damage that lasts.
+    pub(crate) fn victims(&self) -> BTreeSet<NodeId> {
+        self.faults.iter().filter_map(|planned| planned.fault.victim()).collect()
+    }
 }
 
 impl Shape {
@@ -124,7 +146,7 @@ impl<'a> Draw<'a> {
             victims.truncate((nodes.len() - 1) / 2);
         }
         let end = config.duration.as_micros() as u64;
-        Self { config, prng, nodes, victims, end }
+        Self { config, prng, nodes, victims, joined: 0, end }
     }
 
     fn faults(mut self) -> Vec<PlannedFault> {
@@ -138,6 +160,7 @@ impl<'a> Draw<'a> {
             let pause = match kind {
                 FaultKind::Lose | FaultKind::Wipe | FaultKind::CrashAll | FaultKind::Storm => (self.end / 2, self.end),
                 FaultKind::LostWrite | FaultKind::MisdirectedWrite | FaultKind::Rot => (self.end / 4, self.end),
+                FaultKind::Join | FaultKind::Leave | FaultKind::Replace => (self.end / 8, self.end / 2),
                 _ => {
                     let mean = spread(&mut self.prng, 1_500_000, 12_000_000);
                     (mean / 4, mean * 2)
@@ -158,7 +181,7 @@ impl<'a> Draw<'a> {
         let chance = match self.config.profile {
             Profile::Swarm => *pick(&mut self.prng, &[10, 25, 40]),
             Profile::OverTheLimit => 100,
-            Profile::Calm | Profile::Network | Profile::Disk | Profile::Crash | Profile::Clock => 65,
+            Profile::Calm | Profile::Network | Profile::Disk | Profile::Crash | Profile::Clock | Profile::Members => 65,
         };
         let mut kinds: Vec<_> = all.iter().copied().filter(|_| percent(&mut self.prng, chance)).collect();
         if kinds.is_empty() && !all.is_empty() {
@@ -173,6 +196,12 @@ impl<'a> Draw<'a> {
 
     fn victim(&mut self) -> Option<NodeId> {
         (!self.victims.is_empty()).then(|| *pick(&mut self.prng, &self.victims))
+    }
+
+    /// The next machine that can become a member.
+    fn newcomer(&mut self) -> Option<NodeId> {
+        self.joined += 1;
+        (self.joined <= NEWCOMERS_MAX).then(|| NodeId(self.nodes.len() as u64 + self.joined))
     }
 
     fn down(&mut self) -> u64 {
@@ -238,6 +267,22 @@ impl<'a> Draw<'a> {
             FaultKind::Stall => push(Fault::Stall { node, for_us: spread(prng, 50_000, 30_000_000) }),
             FaultKind::Deafen => push(Fault::Deafen { for_us: spread(prng, 50_000, 2_000_000) }),
             FaultKind::Transfer => push(Fault::Transfer { to: percent(prng, 70).then_some(node) }),
+            FaultKind::Join => {
+                if let Some(node) = self.newcomer() {
+                    push(Fault::Join { node });
+                }
+            }
+            FaultKind::Leave => {
+                // Mostly another one comes first.
+                let newcomer = if percent(&mut self.prng, 70) { self.newcomer() } else { None };
+                faults.extend(newcomer.map(|node| PlannedFault { at, fault: Fault::Join { node } }));
+                faults.push(PlannedFault { at: at + 2_000_000, fault: Fault::Leave { node } });
+            }
+            FaultKind::Replace => {
+                if let Some((node, by)) = self.victim().and_then(|node| Some((node, self.newcomer()?))) {
+                    push(Fault::Replace { node, by, down_us });
+                }
+            }
             FaultKind::Lose | FaultKind::Wipe | FaultKind::LostWrite | FaultKind::MisdirectedWrite | FaultKind::Rot => {
                 if let Some(node) = self.victim() {
                     push(lasting(&mut self.prng, kind, node, down_us));
@@ -310,18 +355,8 @@ mod tests {
     fn lasting_damage_meets_a_minority() {
         for seed in 0..200 {
             let config = Config { nodes: 5, ..Config::new(seed) };
-            let damaged: BTreeSet<NodeId> = plan(&config)
-                .faults
-                .iter()
-                .filter_map(|planned| match planned.fault {
-                    Fault::Lose { node }
-                    | Fault::Wipe { node, .. }
-                    | Fault::LostWrite { node, .. }
-                    | Fault::MisdirectedWrite { node, .. }
-                    | Fault::Rot { node, .. } => Some(node),
-                    _ => None,
-                })
-                .collect();
+            let damaged: BTreeSet<NodeId> =
+                plan(&config).faults.iter().filter_map(|planned| planned.fault.victim()).collect();
             assert!(damaged.len() <= 2, "seed {seed} damages {damaged:?}");
         }
     }

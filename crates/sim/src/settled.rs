@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use base::{Index, LeaseId, Revision};
 use bytes::Bytes;
-use mvcc::{Outcome, OutcomeResult};
+use mvcc::{Command, Outcome, OutcomeResult};
 
 use crate::history::{Asked, Operation, Told};
 
@@ -104,6 +104,10 @@ impl Settled {
         }
         let mut moment = 0;
         for Effect { at, payload, outcome } in &self.effects {
+            if matches!(Command::decode(payload.clone()), Ok(Command::Member(_))) {
+                // The operator's, and no client's.
+                continue;
+            }
             // What is applied in one batch happened in its order.
             moment = (moment + 1).max(at * 1000);
             if matches!(outcome.result, OutcomeResult::LeaseExpire(_) | OutcomeResult::LeaseCheckpoint(_)) {

@@ -25,6 +25,7 @@ const TURNS: &[Profile] = &[
     Profile::Swarm,
     Profile::Disk,
     Profile::Clock,
+    Profile::Members,
     Profile::Swarm,
     Profile::OverTheLimit,
     Profile::Calm,
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_protocol_meets_every_profile() {
-        let met: BTreeSet<_> = (0..40)
+        let met: BTreeSet<_> = (0..Protocol::ALL.len() as u64 * TURNS.len() as u64)
             .map(|seed| Config::in_turn(seed, Duration::from_secs(1)))
             .map(|config| (config.protocol.id(), config.profile))
             .collect();

@@ -74,6 +74,12 @@ fn watches_that_lose_repeat_or_promise_too_much_are_found_by_the_histories() {
 }
 
 #[test]
+fn a_majority_of_the_wrong_members_is_found_when_it_decides() {
+    found(Defect::NewQuorumOnly, Profile::Members, &[FailureKind::Agreement]);
+    found(Defect::LearnerVotes, Profile::Members, &[FailureKind::Agreement]);
+}
+
+#[test]
 fn a_failing_run_shrinks_and_still_fails_in_the_same_way() {
     let mut configs = (0..60).map(|seed| config(seed, Profile::Crash, Some(Defect::MarkApart)));
     let is_agreement = |config: &Config| {

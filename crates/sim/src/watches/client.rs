@@ -148,13 +148,13 @@ impl WatchClients {
     }
 
     /// A new stream to some node, and all watches again on it.
-    pub(crate) fn dial(&mut self, client: usize, now: u64) -> Vec<Ask> {
+    pub(crate) fn dial(&mut self, client: usize, now: u64, to: impl Fn(NodeId, u64) -> NodeId) -> Vec<Ask> {
         let id = StreamId(self.next_stream);
         self.next_stream += 1;
         let nodes = self.nodes;
         let state = &mut self.clients[client];
         state.stream = Some(id);
-        state.node = NodeId(between(&mut state.prng, 1, nodes));
+        state.node = to(NodeId(between(&mut state.prng, 1, nodes)), id.0);
         let again: Vec<Create> = std::mem::take(&mut state.watches).iter().map(Watched::again).collect();
         let mut asks = vec![Ask::Open];
         for create in again {

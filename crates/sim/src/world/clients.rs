@@ -21,6 +21,8 @@ pub(crate) enum Caller {
     Client(u64),
     /// Somebody who asked for a handover.
     Operator,
+    /// Somebody who asked for a change of the members.
+    Members,
 }
 
 /// A request at a node.
@@ -136,10 +138,10 @@ impl Clients {
         self.clients[client as usize].waiting = Some(ticket);
     }
 
-    /// The request arrived at a node in this life of it, if the client still cares.
-    pub(crate) fn arrived(&mut self, client: u64, ticket: u64, life: u64) {
+    /// The request arrived at this node in this life of it, if the client still cares.
+    pub(crate) fn arrived(&mut self, client: u64, ticket: u64, (node, life): (NodeId, u64)) {
         if let Some((operation, _)) = self.clients[client as usize].current.filter(|_| self.waits_for(client, ticket)) {
-            self.history[operation].connection = life;
+            (self.history[operation].node, self.history[operation].connection) = (node, life);
         }
     }
 

@@ -7,6 +7,7 @@ use storage::disk::WriteFault;
 use storage::{Disk, MemDisk};
 
 use super::clients::{Call, Caller};
+use super::operator::Wish;
 use super::{Happening, START_US, World};
 use crate::counters::Counter;
 use crate::fault::{Fault, FaultKind};
@@ -86,6 +87,9 @@ impl World<'_> {
                 self.schedule.after(*for_us, Happening::FaultEnds(number));
             }
             Fault::Transfer { to } => self.ask_for_handover(*to),
+            Fault::Join { node } => self.operator.wish(Wish::Add(*node), FaultKind::Join),
+            Fault::Leave { node } => self.leave(*node),
+            Fault::Replace { node, by, down_us } => self.replace(*node, *by, *down_us),
             Fault::Deafen { for_us } => self.deafen(number, *for_us),
             Fault::Cut { .. } | Fault::Clog { .. } | Fault::Weather { .. } | Fault::Replay { .. } => {
                 self.begin_on_links(number, fault);
@@ -224,7 +228,7 @@ impl World<'_> {
         }
     }
 
-    fn lose(&mut self, node: NodeId) {
+    pub(super) fn lose(&mut self, node: NodeId) {
         let place = self.place(node);
         if self.machines[place].standing == Standing::Lost {
             return;
@@ -238,12 +242,15 @@ impl World<'_> {
 
     /// The disk is empty. Whoever noted the old one must not listen to the new; if somebody never met the old one,
     /// nobody could tell, and the fault would be more than can be survived.
-    fn wipe(&mut self, node: NodeId, down_us: u64) {
+    pub(super) fn wipe(&mut self, node: NodeId, down_us: u64) {
         let place = self.place(node);
         let known = |machine: &crate::machine::Machine| {
             machine.process.as_ref().is_some_and(|process| process.peers.noted().contains_key(&node))
         };
-        let noted = self.machines.iter().filter(|machine| machine.id != node).all(known);
+        let silent = |machine: &&crate::machine::Machine| {
+            machine.id == node || matches!(machine.standing, Standing::Spare | Standing::Removed)
+        };
+        let noted = self.machines.iter().filter(|machine| !silent(machine)).all(known);
         if !noted || self.machines[place].process.is_none() || self.machines[place].wounds.wiped {
             return;
         }
@@ -255,7 +262,7 @@ impl World<'_> {
         machine.engine = MemEngine::new();
         machine.wiped = Some((std::mem::take(&mut machine.ledger), machine.checkpoint));
         machine.checkpoint = Index(0);
-        machine.wounds = Wounds { wiped: true, ..Wounds::default() };
+        machine.wounds = Wounds { wiped: true, removed: machine.wounds.removed, ..Wounds::default() };
         self.met.retain(|(host, _), _| *host != node);
     }
 
@@ -331,7 +338,7 @@ impl World<'_> {
     }
 
     /// Place of a node that leads and works.
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         let now = self.now();
         self.machines.iter().position(|machine| {
             let process = machine.process.as_ref().filter(|_| machine.is_working(now));

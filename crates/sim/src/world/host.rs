@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Fault, Index};
+use base::{Fault, Index, ReplicaId};
 use mvcc::{Engine, EventKind, LeaseChange, OutcomeResult};
 use node::{Effect, Event, PeerMessage, Ticket};
 use storage::disk::is_full;
@@ -15,7 +15,7 @@ use super::{Happening, World};
 use crate::counters::Counter;
 use crate::fault::FaultKind;
 use crate::history::Told;
-use crate::machine::{ApplyJob, GROUP, IoJob, decode_mark, encode_mark};
+use crate::machine::{ApplyJob, GROUP, IoJob, Standing, decode_mark, encode_mark};
 use crate::random::{between, percent};
 use crate::report::FailureKind;
 
@@ -25,6 +25,8 @@ const BATCH_TASKS_MAX: usize = 2048;
 const LOG_IDLE_US: u64 = 50_000;
 /// Batches between two rounds of upkeep on a busy log.
 const UPKEEP_EVERY: u32 = 64;
+/// How long a node that was removed goes on, for the answers that are on their way.
+const LAST_WORDS_US: u64 = 1_000_000;
 /// One turn in so many is followed by a check of the whole node.
 const CHECK_EVERY: u64 = 8;
 /// One sync in so many is followed by an audit of the disk.
@@ -97,6 +99,7 @@ impl World<'_> {
         if process.turns.is_multiple_of(CHECK_EVERY) {
             process.node.check();
         }
+        self.observe_members(machine);
         for effect in effects {
             if let Some((effects, down_us)) = &mut self.machines[machine].crash_in_turn {
                 if *effects == 0 {
@@ -162,7 +165,6 @@ impl World<'_> {
 
     /// The node takes everything up to `until` for decided: is it?
     fn decide(&mut self, machine: usize, until: Index) {
-        let quorum = self.quorum();
         let Some(process) = &mut self.machines[machine].process else { return };
         let from = process.handed.next();
         process.handed = until;
@@ -170,10 +172,35 @@ impl World<'_> {
         let (node, log) = (machines[machine].id, &machines[machine].ledger.appended);
         let result = (from.0..=until.0).map(Index).try_for_each(|index| {
             let key = log.get(index).ok_or_else(|| format!("{node} applies {index}, which is not in its log"))?;
-            let holds = || machines.iter().filter(|machine| machine.held(index, key)).count();
-            oracle.decide(node, index, key, quorum, holds).map(drop)
+            let holds = |replica: ReplicaId| {
+                machines.get(replica.0 as usize - 1).is_some_and(|machine| machine.held(index, key))
+            };
+            oracle.decide(node, index, key, holds).map(drop)
         });
         self.judge(FailureKind::Agreement, result);
+    }
+
+    /// Looks at the membership in effect, before anything is done that rests on it.
+    fn observe_members(&mut self, machine: usize) {
+        let life = self.machines[machine].life;
+        let Some(process) = &mut self.machines[machine].process else { return };
+        let Some(replica) = process.node.replica(GROUP) else { return };
+        let membership = replica.membership();
+        if process.membership != Some(membership.index) && !membership.voters.is_empty() {
+            process.membership = Some(membership.index);
+            let is_new = self.oracle.memberships.meet(membership);
+            self.counters.add(Counter::JointMemberships, u64::from(is_new && membership.is_joint()));
+        }
+        if replica.is_removed() && !process.leaves {
+            process.leaves = true;
+            self.schedule.after(LAST_WORDS_US, Happening::StandDown { machine, life });
+        }
+    }
+
+    /// The process has known for a while that it was removed.
+    pub(super) fn stand_down(&mut self, machine: usize) {
+        let fault = Fault::Refused(format!("{} was removed", self.machines[machine].id));
+        self.stop(machine, &fault);
     }
 
     /// Looks at the role after a turn.
@@ -229,6 +256,11 @@ impl World<'_> {
                 let power = percent(&mut self.chance.crash, 50);
                 let down_us = between(&mut self.chance.crash, 200_000, 3_000_000);
                 self.crash(machine, power, Some(down_us));
+            }
+            Fault::Refused(_) if self.machines[machine].wounds.removed => {
+                self.crash(machine, false, None);
+                self.counters.count(Counter::StoodDown);
+                self.machines[machine].standing = Standing::Removed;
             }
             Fault::Corrupt { .. } | Fault::Refused(_) => {
                 self.crash(machine, false, None);
@@ -410,6 +442,7 @@ impl World<'_> {
             number = number.map(|number| number + 1);
             replies.extend(task.reply.zip(outcome).map(|(ticket, outcome)| (ticket, Told::Outcome(outcome))));
         }
+        let members_changed = apply.members_changed();
         let after = apply.state().revision;
         let (batch, changes) = apply.finish(encode_mark(mark));
         state.engine.write(batch)?;
@@ -423,6 +456,10 @@ impl World<'_> {
         }
         // The last one that deleted keys on it: whoever deletes them one by one does so before it ends.
         ends.into_iter().for_each(|(lease, revision)| self.settled.ended_at(lease, revision));
+        if members_changed {
+            state.directory.load(&*state.engine.view())?;
+            self.follow_members(machine);
+        }
         self.counters.count(Counter::Applies);
         if let Some(number) = number {
             self.settled.reached(index, number);

@@ -147,6 +147,7 @@ impl World<'_> {
         state.flush()?;
         let Some(process) = &mut state.process else { return Ok(()) };
         process.state = mvcc::Machine::open(&state.engine)?;
+        state.directory.load(&*state.engine.view())?;
         process.handed = index.max(Index(process.handed.0));
         self.trace.note(at, 9, || format!("{node} installs a snapshot at {index}"));
         self.counters.count(Counter::SnapshotsInstalled);
@@ -155,6 +156,7 @@ impl World<'_> {
         // What happened on the way there is in the history that came along.
         self.publish(machine, base::Revision(0), revision, None);
         self.compare_state(machine, index)?;
+        self.follow_members(machine);
         let leases = mvcc::leases(&*self.machines[machine].engine.view())?;
         self.tell(machine, Event::LeasesLoaded { group: GROUP, leases });
         self.tell(machine, Event::SnapshotInstalled { id });

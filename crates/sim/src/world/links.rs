@@ -9,7 +9,7 @@ use super::describe::describe;
 use super::{Happening, World};
 use crate::counters::Counter;
 use crate::fault::{Fault, FaultKind, Link};
-use crate::machine::Standing;
+use crate::machine::{Machine, Standing};
 use crate::network::Fate;
 use crate::random::{between, percent};
 use crate::report::FailureKind;
@@ -64,7 +64,7 @@ impl World<'_> {
     pub(super) fn arrive_frame(&mut self, link: Link, epoch: Option<u64>, frame: Bytes) {
         let state = self.network.link(link);
         let gone = epoch.is_some_and(|epoch| epoch != state.epoch);
-        if gone || state.cuts > 0 || !state.connected {
+        if gone || state.cuts > 0 || !state.connected || state.severed {
             self.counters.count(Counter::Dropped);
             return;
         }
@@ -85,6 +85,14 @@ impl World<'_> {
     pub(super) fn dial_all(&mut self, machine: usize) {
         let node = self.machines[machine].id;
         for link in self.network.links_of(node) {
+            let other = self.place(if link.0 == node { link.1 } else { link.0 });
+            if self.machines[other].standing == Standing::Spare {
+                continue;
+            }
+            if self.network.link(link).severed {
+                // The new process answers what is meant for the old one with a reset.
+                self.lose_connection(link);
+            }
             let delay = between(&mut self.chance.network, 1_000, 60_000);
             self.dial(link, delay);
         }
@@ -104,12 +112,26 @@ impl World<'_> {
             return;
         }
         let now = self.now();
+        if self.machines[from].directory.removed.contains(&link.1) {
+            return;
+        }
         let awake = self.machines[from].is_working(now) && self.machines[to].is_working(now);
         // The two shake hands, so it takes both directions.
         let open = self.network.link(link).cuts == 0 && self.network.link((link.1, link.0)).cuts == 0;
-        if !awake || !open {
+        // A node dials those it knows, and does not listen to a stranger: one of the two may have to catch up first.
+        let known = self.machines[from].directory.members.contains(&link.1);
+        let directory = &self.machines[to].directory;
+        let welcome = directory.members.contains(&link.0) || directory.removed.contains(&link.0);
+        if awake && open && !welcome {
+            self.ask_about(to, link.0);
+        }
+        if !awake || !open || !known || !welcome {
             let delay = between(&mut self.chance.network, 50_000, 500_000);
             return self.dial(link, delay);
+        }
+        if self.machines[to].directory.removed.contains(&link.0) {
+            let fault = base::Fault::Refused(format!("{} knows that {} was removed", link.1, link.0));
+            return self.stop(from, &fault);
         }
         if !self.introduce(to, from) || !self.introduce(from, to) {
             return;
@@ -118,6 +140,29 @@ impl World<'_> {
         self.trace.note(now, 32, || format!("{} connects to {}", link.0, link.1));
         self.counters.count(Counter::Connected);
         self.tell(from, Event::PeerConnected(link.1));
+    }
+
+    /// A stranger calls, who may have become a member while `host` was away, and even lead by now: `host` asks those it
+    /// knows. Whoever takes it for somebody who lost his data does not answer.
+    fn ask_about(&mut self, host: usize, stranger: NodeId) {
+        let id = self.machines[host].id;
+        let Some(incarnation) = self.machines[host].process.as_ref().map(|process| process.incarnation) else { return };
+        let now = self.now();
+        let knows = |machine: &&Machine| {
+            let link = (machine.id, id);
+            let noted = machine.process.as_ref().map(|process| process.peers.noted().get(&id).copied());
+            let is_open = |link| self.network.link(link).cuts == 0;
+            self.machines[host].directory.members.contains(&machine.id)
+                && machine.is_working(now)
+                && noted.is_some_and(|noted| noted == Some(incarnation))
+                && (is_open(link) && is_open((id, machine.id)))
+                && machine.directory.members.contains(&stranger)
+        };
+        let Some(told) = self.machines.iter().find(knows).map(|machine| machine.directory.members.clone()) else {
+            return;
+        };
+        self.counters.count(Counter::Strangers);
+        self.machines[host].directory.meet(told);
     }
 
     /// `host` meets `guest` and notes whose data it speaks from. False if they do not talk: a guest that has forgotten
@@ -155,14 +200,24 @@ impl World<'_> {
         first == incarnation || self.machines[place].wounds.lies
     }
 
+    /// What a node knows of the members has changed: it hangs up on those that left.
+    pub(super) fn follow_members(&mut self, machine: usize) {
+        let node = self.machines[machine].id;
+        for link in self.network.links_of(node) {
+            let other = if link.0 == node { link.1 } else { link.0 };
+            if self.machines[machine].directory.removed.contains(&other) {
+                self.lose_connection(link);
+            }
+        }
+    }
+
     /// The sender notices that its connection is gone.
     pub(super) fn disconnect(&mut self, link: Link, epoch: u64) {
         if self.network.link(link).epoch != epoch || !self.network.link(link).connected {
             return;
         }
         let ended = self.network.link(link).cuts == 0;
-        let up = self.machines[self.place(link.1)].process.is_some();
-        if ended && up {
+        if ended && !self.network.link(link).severed {
             // The way was open again before anybody noticed.
             return;
         }
@@ -194,6 +249,7 @@ impl World<'_> {
             if !state.connected {
                 continue;
             }
+            state.severed = true;
             let epoch = state.epoch;
             // A dead process resets its connections, a dead machine is silent.
             let delay = match power {

@@ -10,6 +10,7 @@ mod host;
 mod io;
 mod links;
 mod monitor;
+mod operator;
 mod traffic;
 pub(crate) mod watches;
 
@@ -36,6 +37,7 @@ use crate::trace::Trace;
 use crate::watches::WatchClients;
 use clients::Clients;
 use monitor::Monitor;
+use operator::Operator;
 use watches::WatchStep;
 
 /// World time at the start: zero would hide errors.
@@ -58,6 +60,7 @@ pub(crate) enum Happening {
     IoDone { machine: usize, life: u64 },
     Checkpoint { machine: usize, life: u64 },
     Restart { machine: usize, life: u64 },
+    StandDown { machine: usize, life: u64 },
     Client(u64),
     Arrive { ticket: u64, node: NodeId, client: u64, asked: Box<Asked> },
     Answer { client: u64, ticket: u64, told: Box<Told> },
@@ -83,6 +86,7 @@ pub(crate) struct World<'a> {
     pub(crate) network: Network,
     pub(crate) clients: Clients,
     pub(crate) watches: WatchClients,
+    pub(crate) operator: Operator,
     pub(crate) oracle: Oracle,
     pub(crate) settled: Settled,
     pub(crate) chance: Chance,
@@ -108,10 +112,11 @@ impl<'a> World<'a> {
     pub(crate) fn new(config: &'a Config, plan: &'a Plan) -> Self {
         let mut chance =
             Chance { network: stream(config.seed, 11), host: stream(config.seed, 12), crash: stream(config.seed, 13) };
-        let machines = (1..=config.nodes)
+        let size = plan.machines(config.nodes);
+        let machines = (1..=size)
             .map(|number| {
                 let clock = Clock::new(START_US, between(&mut chance.host, 1, 100) * 1_000_000_000);
-                Machine::new(NodeId(number), chance.host.next_u64(), clock)
+                Machine::new(NodeId(number), chance.host.next_u64(), clock, config.nodes)
             })
             .collect();
         Self {
@@ -119,9 +124,10 @@ impl<'a> World<'a> {
             plan,
             schedule: Schedule::new(START_US),
             machines,
-            network: Network::new(config.nodes, plan.shape.fair),
+            network: Network::new(size, plan.shape.fair),
             clients: Clients::new(&plan.operations),
             watches: WatchClients::new(config.seed, config.nodes),
+            operator: Operator::new(config.nodes, plan.victims()),
             oracle: Oracle::default(),
             settled: Settled::default(),
             chance,
@@ -132,7 +138,7 @@ impl<'a> World<'a> {
             monitor: Monitor::default(),
             failure: None,
             next_ticket: 1,
-            waiting: (0..config.nodes).map(|_| Vec::new()).collect(),
+            waiting: (0..size).map(|_| Vec::new()).collect(),
             deaf: BTreeMap::new(),
             met: BTreeMap::new(),
             healed: false,
@@ -156,7 +162,7 @@ impl<'a> World<'a> {
             self.schedule.at(START_US + planned.at, Happening::Fault(number));
             self.effects.entry(planned.fault.kind()).or_default().0 += 1;
         }
-        for machine in 0..self.machines.len() {
+        for machine in 0..self.config.nodes as usize {
             let delay = between(&mut self.chance.host, 0, 50_000);
             self.schedule.after(delay, Happening::Restart { machine, life: 0 });
         }
@@ -219,6 +225,11 @@ impl<'a> World<'a> {
                     self.start(machine);
                 }
             }
+            Happening::StandDown { machine, life } => {
+                if self.is_due(machine, life, 0, || Happening::StandDown { machine, life }) {
+                    self.stand_down(machine);
+                }
+            }
             Happening::Client(client) => self.client(client),
             Happening::Arrive { ticket, node, client, asked } => self.arrive(ticket, node, client, *asked),
             Happening::Answer { client, ticket, told } => self.answered(client, ticket, *told),
@@ -264,10 +275,6 @@ impl<'a> World<'a> {
     pub(crate) fn ticket(&mut self) -> u64 {
         self.next_ticket += 1;
         self.next_ticket - 1
-    }
-
-    pub(crate) fn quorum(&self) -> usize {
-        self.machines.len() / 2 + 1
     }
 
     /// A check failed: the run is over.
@@ -340,7 +347,7 @@ impl<'a> World<'a> {
         match fault {
             Fault::Io { .. } => wounds.errors,
             Fault::Corrupt { .. } => wounds.damage || wounds.lies,
-            Fault::Refused(_) => wounds.wiped,
+            Fault::Refused(_) => wounds.wiped || wounds.removed,
         }
     }
 

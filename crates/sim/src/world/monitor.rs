@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use base::NodeId;
+use base::{NodeId, ReplicaId};
 use mvcc::Engine;
 
 use super::{START_US, World};
 use crate::counters::Counter;
 use crate::machine::{GROUP, Machine, Standing};
+use crate::members::is_quorum;
 use crate::report::FailureKind;
 
 /// With a quorum that works and is connected, so long without an acknowledged write is too long.
@@ -51,6 +52,7 @@ impl Monitor {
 impl World<'_> {
     /// Looks at the whole, ten times a second.
     pub(super) fn look(&mut self) {
+        self.operate();
         self.look_for_stuck_leaders();
         self.look_for_standstill();
         if self.healed {
@@ -97,15 +99,11 @@ impl World<'_> {
             }
         }
         let well: Vec<NodeId> = self.monitor.well_since.keys().copied().collect();
-        if well.len() < self.quorum() {
-            self.monitor.quorums.clear();
-            return;
-        }
         let mut quorums = BTreeMap::new();
         for set in 1u64..1 << well.len() {
             let chosen: Vec<NodeId> =
                 well.iter().enumerate().filter(|(place, _)| set >> place & 1 == 1).map(|(_, node)| *node).collect();
-            if chosen.len() == self.quorum() && self.are_connected(&chosen) {
+            if self.is_least_quorum(&chosen) && self.are_connected(&chosen) {
                 let name = chosen.iter().fold(0, |name, node| name | 1 << node.0);
                 quorums.insert(name, self.monitor.quorums.get(&name).copied().unwrap_or(now));
             }
@@ -127,6 +125,15 @@ impl World<'_> {
             let detail = format!("no write succeeds for {} s although a quorum is well", (now - from) / 1_000_000);
             self.fail(FailureKind::Availability, detail);
         }
+    }
+
+    /// Whether these nodes decide in every membership that may count now, and no fewer of them would.
+    fn is_least_quorum(&self, nodes: &[NodeId]) -> bool {
+        let decide = |without: Option<&NodeId>| {
+            let holds = |replica: ReplicaId| nodes.iter().any(|node| node.0 == replica.0 && Some(node) != without);
+            self.oracle.memberships.current().all(|membership| is_quorum(membership, holds))
+        };
+        decide(None) && !nodes.iter().any(|node| decide(Some(node)))
     }
 
     /// All requests answered, all nodes in the same state.
@@ -160,7 +167,11 @@ impl World<'_> {
             return Some(format!("n{} owes an answer to request {ticket}", call.machine + 1));
         }
         let decided = self.oracle.decided();
-        if let Some(behind) = self.running().find(|machine| Self::applied(machine) != decided) {
+        if let Some(wrong) = self.wrong_members() {
+            return Some(wrong);
+        }
+        let is_behind = |machine: &&Machine| Self::applied(machine) != decided && !self.is_astray(machine);
+        if let Some(behind) = self.running().find(is_behind) {
             return Some(format!("{} is at {} of {decided}", behind.id, Self::applied(behind)));
         }
         let leases = |machine: &&Machine| mvcc::leases(&*machine.engine.view()).is_ok_and(|leases| !leases.is_empty());

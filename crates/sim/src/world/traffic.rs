@@ -28,6 +28,7 @@ impl World<'_> {
             Next::Ask { node, asked, patience_us } => {
                 let ticket = self.ticket();
                 self.clients.sent(client, ticket);
+                let node = self.operator.in_place_of(node, self.config.nodes, ticket);
                 let now = self.now();
                 self.trace.note(now, 40, || format!("client {client} asks {node} #{ticket}: {asked:?}"));
                 let delay = between(&mut self.chance.network, 50, 400);
@@ -45,7 +46,7 @@ impl World<'_> {
             // Nobody listens: surely not done.
             return self.send_answer(client, ticket, Told::NotDone);
         }
-        self.clients.arrived(client, ticket, state.life);
+        self.clients.arrived(client, ticket, (node, state.life));
         if matches!(asked, Asked::Write(_)) {
             self.monitor.attempted(node, self.schedule.now());
         }
@@ -98,7 +99,8 @@ impl World<'_> {
                 }
             }
             Response::Done => {
-                self.counters.count(Counter::Transfers);
+                let caller = self.clients.calls.get(&ticket.0).map(|call| call.caller);
+                self.counters.add(Counter::Transfers, u64::from(caller == Some(Caller::Operator)));
                 Told::NotDone
             }
             Response::Lease(times) => Told::Lease(*times),
@@ -123,9 +125,13 @@ impl World<'_> {
         }
         if matches!(told, Told::Outcome(_)) {
             self.monitor.wrote(now);
+            let is_late = self.machines[machine].id.0 > self.config.nodes;
+            self.counters.add(Counter::DoneByJoined, u64::from(is_late));
         }
-        if let Caller::Client(client) = call.caller {
-            self.send_answer(client, ticket.0, told);
+        match call.caller {
+            Caller::Client(client) => self.send_answer(client, ticket.0, told),
+            Caller::Members => self.operator.answered(ticket.0),
+            Caller::Operator => {}
         }
     }
 
@@ -164,8 +170,10 @@ impl World<'_> {
         self.break_watches(machine);
         let gone: Vec<_> = self.clients.calls.extract_if(.., |_, call| call.machine == machine).collect();
         for (ticket, call) in gone {
-            if let Caller::Client(client) = call.caller {
-                self.send_answer(client, ticket, Told::Unknown);
+            match call.caller {
+                Caller::Client(client) => self.send_answer(client, ticket, Told::Unknown),
+                Caller::Members => self.operator.answered(ticket),
+                Caller::Operator => {}
             }
         }
     }

@@ -139,9 +139,10 @@ impl World<'_> {
 
     fn dial_watch(&mut self, client: usize) {
         let now = self.now();
-        let asks = self.watches.dial(client, now);
+        let (operator, founders) = (&self.operator, self.config.nodes);
+        let asks = self.watches.dial(client, now, |node, turn| operator.in_place_of(node, founders, turn));
         let machine = self.place(self.watches.node(client));
-        if self.machines[machine].process.is_none() {
+        if self.machines[machine].process.is_none() || self.is_astray(&self.machines[machine]) {
             if let Some(stream) = self.watches.stream(client) {
                 self.after(200, WatchStep::Cut { client, stream });
             }
