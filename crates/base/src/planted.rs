@@ -71,6 +71,8 @@ defects! {
     EarlyRead = "C18",
     /// A confirmation from before a read was asked for satisfies it.
     LateConfirmation = "C19",
+    /// The clock that a node is given follows the wall clock, jumps and all.
+    WallClock = "C23",
     /// Pre-votes are counted as votes.
     PreVotesCount = "C21",
     /// Ticks wait for the disk, so a leader whose disk stalls never steps down.

@@ -1,9 +1,10 @@
-//! A node's monotonic clock: its own zero, its own rate.
+//! A node's clocks: a monotonic one with its own zero and rate, and how far the wall clock was moved beside it.
 //!
-//! Invariant: it never goes back and never jumps, whatever happens to its rate, like `CLOCK_BOOTTIME`. Jumps of the
-//! wall clock are not modelled because nothing below the host reads one.
+//! Invariant: the one that nodes are given never goes back and never jumps, whatever happens to its rate or to the wall
+//! clock, like `CLOCK_BOOTTIME`. Nothing below the host reads a wall clock; a planted defect does.
 
 use base::Instant;
+use base::planted::{Defect, planted};
 
 /// A million: rates are counted in parts of it.
 const UNIT: i128 = 1_000_000;
@@ -14,18 +15,30 @@ pub(crate) struct Clock {
     world: u64,
     local: u64,
     ppm: i64,
+    /// The wall clock was moved by so many microseconds in all.
+    moved: i64,
 }
 
 impl Clock {
     /// A clock that shows `local` when the world's shows `world`.
     pub(crate) const fn new(world: u64, local: u64) -> Self {
-        Self { world, local, ppm: 0 }
+        Self { world, local, ppm: 0, moved: 0 }
     }
 
     /// What it shows.
     pub(crate) fn read(&self, world: u64) -> Instant {
+        let local = self.steady(world);
+        Instant(if planted(Defect::WallClock) { local.saturating_add_signed(self.moved) } else { local })
+    }
+
+    fn steady(&self, world: u64) -> u64 {
         let passed = i128::from(world.saturating_sub(self.world));
-        Instant(self.local + (passed * (UNIT + i128::from(self.ppm)) / UNIT) as u64)
+        self.local + (passed * (UNIT + i128::from(self.ppm)) / UNIT) as u64
+    }
+
+    /// Somebody sets the wall clock.
+    pub(crate) fn move_wall(&mut self, by_us: i64) {
+        self.moved += by_us;
     }
 
     /// When it will show `local`, in world time.
@@ -38,13 +51,13 @@ impl Clock {
     /// From now on runs so many parts in a million too fast.
     pub(crate) fn set_rate(&mut self, world: u64, ppm: i64) {
         assert!(ppm.abs() < 900_000, "a clock that runs {ppm} ppm off is no clock");
-        let local = self.read(world).0;
-        *self = Self { world, local, ppm };
+        let local = self.steady(world);
+        *self = Self { world, local, ppm, ..*self };
     }
 
     /// The machine starts anew: the clock counts from boot.
     pub(crate) fn reboot(&mut self, world: u64) {
-        *self = Self { world, local: 1_000_000, ppm: self.ppm };
+        *self = Self { world, local: 1_000_000, ..*self };
     }
 }
 

@@ -22,6 +22,9 @@ pub enum Profile {
     Crash,
     /// Clocks at different rates, processes that stand still.
     Clock,
+    /// Clocks that run half as fast again, or half as fast, and are set at any time. More than leases are promised to
+    /// bear; everything else does not look at the time.
+    WildClock,
     /// Members that come, go and are replaced, while nodes die and links are cut.
     Members,
     /// A random choice of everything that must be survived.
@@ -38,6 +41,7 @@ impl Profile {
         Self::Disk,
         Self::Crash,
         Self::Clock,
+        Self::WildClock,
         Self::Members,
         Self::Swarm,
         Self::OverTheLimit,
@@ -52,6 +56,7 @@ impl Profile {
             Self::Disk => "disk",
             Self::Crash => "crash",
             Self::Clock => "clock",
+            Self::WildClock => "wild-clock",
             Self::Members => "members",
             Self::Swarm => "swarm",
             Self::OverTheLimit => "over-the-limit",
@@ -95,7 +100,8 @@ impl Profile {
                 K::Wipe,
                 K::Transfer,
             ],
-            Self::Clock => &[K::ClockRate, K::Pause, K::Weather, K::Transfer],
+            Self::Clock => &[K::ClockRate, K::ClockJump, K::Pause, K::Weather, K::Transfer],
+            Self::WildClock => &[K::ClockRate, K::ClockJump, K::Transfer, K::Crash],
             Self::Members => &[
                 K::Join,
                 K::Leave,

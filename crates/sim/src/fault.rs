@@ -94,6 +94,13 @@ pub enum Fault {
         /// How long.
         for_us: u64,
     },
+    /// The wall clock is set.
+    ClockJump {
+        /// Who.
+        node: NodeId,
+        /// By so much; less than zero is back.
+        by_us: i64,
+    },
     /// Links carry nothing.
     Cut {
         /// Which, by direction.
@@ -254,6 +261,8 @@ kinds! {
     Pause = "pause",
     /// [`Fault::ClockRate`].
     ClockRate = "clock rate",
+    /// [`Fault::ClockJump`].
+    ClockJump = "jump of the wall clock",
     /// [`Fault::Cut`].
     Cut = "cut",
     /// [`Fault::Clog`].
@@ -306,6 +315,7 @@ impl Fault {
             | Self::CrashAll { .. }
             | Self::Pause { .. }
             | Self::ClockRate { .. }
+            | Self::ClockJump { .. }
             | Self::Cut { .. }
             | Self::Clog { .. }
             | Self::Weather { .. }
@@ -334,6 +344,7 @@ impl Fault {
             Self::Wipe { .. } => FaultKind::Wipe,
             Self::Pause { .. } => FaultKind::Pause,
             Self::ClockRate { .. } => FaultKind::ClockRate,
+            Self::ClockJump { .. } => FaultKind::ClockJump,
             Self::Cut { .. } => FaultKind::Cut,
             Self::Clog { .. } => FaultKind::Clog,
             Self::Weather { .. } => FaultKind::Weather,
@@ -398,6 +409,7 @@ impl fmt::Display for Fault {
             Self::Wipe { node, down_us } => write!(f, "{name} {node} down {}", Ms(*down_us)),
             Self::Pause { node, for_us } => write!(f, "{name} {node} for {}", Ms(*for_us)),
             Self::ClockRate { node, ppm, for_us } => write!(f, "{name} {node} {ppm}ppm for {}", Ms(*for_us)),
+            Self::ClockJump { node, by_us } => write!(f, "{name} {node} by {}s", by_us / 1_000_000),
             Self::Cut { links, for_us } => write!(f, "{name} {} for {}", Links(links), Ms(*for_us)),
             Self::Clog { links, for_us } => write!(f, "{name} {} for {}", Links(links), Ms(*for_us)),
             Self::Weather { links, weather, for_us } => {

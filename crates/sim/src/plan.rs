@@ -181,7 +181,13 @@ impl<'a> Draw<'a> {
         let chance = match self.config.profile {
             Profile::Swarm => *pick(&mut self.prng, &[10, 25, 40]),
             Profile::OverTheLimit => 100,
-            Profile::Calm | Profile::Network | Profile::Disk | Profile::Crash | Profile::Clock | Profile::Members => 65,
+            Profile::Calm
+            | Profile::Network
+            | Profile::Disk
+            | Profile::Crash
+            | Profile::Clock
+            | Profile::WildClock
+            | Profile::Members => 65,
         };
         let mut kinds: Vec<_> = all.iter().copied().filter(|_| percent(&mut self.prng, chance)).collect();
         if kinds.is_empty() && !all.is_empty() {
@@ -230,8 +236,13 @@ impl<'a> Draw<'a> {
             }
             FaultKind::Pause => push(Fault::Pause { node, for_us: spread(prng, 10_000, 60_000_000) }),
             FaultKind::ClockRate => {
-                let ppm = between(prng, 0, 100_000) as i64 - 50_000;
+                let most = if self.config.profile == Profile::WildClock { 500_000 } else { 50_000 };
+                let ppm = between(prng, 0, 2 * most) as i64 - most as i64;
                 push(Fault::ClockRate { node, ppm, for_us: spread(prng, 1_000_000, 60_000_000) });
+            }
+            FaultKind::ClockJump => {
+                let by_us = spread(prng, 1_000, 3_600_000_000) as i64;
+                push(Fault::ClockJump { node, by_us: if percent(prng, 50) { by_us } else { -by_us } });
             }
             FaultKind::Cut => {
                 let (links, for_us) = (self.links(), spread(&mut self.prng, 50_000, 20_000_000));
@@ -359,6 +370,36 @@ mod tests {
                 plan(&config).faults.iter().filter_map(|planned| planned.fault.victim()).collect();
             assert!(damaged.len() <= 2, "seed {seed} damages {damaged:?}");
         }
+    }
+
+    /// How the links that a cut leaves lie, of five nodes.
+    fn shape(cut: &[Link]) -> &'static str {
+        let nodes = || (1..=5).map(NodeId);
+        let is_open = |a: NodeId, b: NodeId| a != b && !cut.contains(&(a, b));
+        let reached = |a: NodeId| nodes().filter(|b| is_open(a, *b) && is_open(*b, a)).count();
+        let is_one_way = cut.iter().any(|(a, b)| is_open(*b, *a));
+        let mut degrees: Vec<usize> = nodes().map(reached).collect();
+        degrees.sort_unstable();
+        match degrees[..] {
+            _ if is_one_way => "one way",
+            [0, ..] => "alone",
+            [2, 2, 2, 2, 2] => "ring",
+            [1, 1, 2, 2, 2] => "chain",
+            _ => "halves",
+        }
+    }
+
+    #[test]
+    fn cuts_are_whole_one_way_rings_and_chains() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..40 {
+            let config = Config { nodes: 5, ..Config::new(seed).with_profile(Profile::Network) };
+            seen.extend(plan(&config).faults.iter().filter_map(|planned| match &planned.fault {
+                Fault::Cut { links, .. } => Some(shape(links)),
+                _ => None,
+            }));
+        }
+        assert_eq!(seen, BTreeSet::from(["alone", "chain", "halves", "one way", "ring"]));
     }
 
     #[test]

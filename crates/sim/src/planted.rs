@@ -150,6 +150,7 @@ pub const HUNTS: &[Hunt] = {
         hunt(D::ApplyTwice, By::Raft, On::Crash, 40),
         hunt(D::LateConfirmation, By::Raft, On::Network, 40),
         sharp(D::TicksWaitForDisk, By::Raft, Aim::StalledDisks, 20),
+        hunt(D::WallClock, By::Raft, On::Clock, 10),
         hunt(D::BallotReused, By::MultiPaxos, On::Crash, 20),
         hunt(D::NoOpFill, By::MultiPaxos, On::Network, 60),
         hunt(D::EpochApart, By::Zab, On::Crash, 120),

@@ -26,6 +26,7 @@ const TURNS: &[Profile] = &[
     Profile::Disk,
     Profile::Clock,
     Profile::Members,
+    Profile::WildClock,
     Profile::Swarm,
     Profile::OverTheLimit,
     Profile::Calm,

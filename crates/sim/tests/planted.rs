@@ -47,6 +47,11 @@ fn a_leader_that_waits_for_its_disk_is_found() {
 }
 
 #[test]
+fn a_node_that_believes_the_wall_clock_is_found() {
+    found(Defect::WallClock, Profile::Clock, &[FailureKind::Availability, FailureKind::Liveness, FailureKind::Panic]);
+}
+
+#[test]
 fn a_log_that_forgets_is_found_when_it_starts_or_before() {
     let kinds = [FailureKind::Recovery];
     found(Defect::DamageTruncated, Profile::Disk, &kinds);

@@ -60,7 +60,14 @@ fn the_recorded_history_says_enough_to_be_judged_by_every_checker() {
 #[test]
 fn nothing_goes_wrong_when_the_network_does() {
     let (counters, _) = batch(Profile::Network, 0..6, 20);
-    let expected = [Counter::Duplicated, Counter::Reordered, Counter::Clogged, Counter::Dropped, Counter::Truncations];
+    let expected = [
+        Counter::Duplicated,
+        Counter::Reordered,
+        Counter::Clogged,
+        Counter::Dropped,
+        Counter::Replayed,
+        Counter::Truncations,
+    ];
     met(&counters, &expected);
 }
 
@@ -79,7 +86,12 @@ fn a_failing_disk_stops_a_node_and_nothing_else() {
 
 #[test]
 fn clocks_and_pauses_change_nothing_but_the_pace() {
-    batch(Profile::Clock, 0..4, 20);
+    for profile in [Profile::Clock, Profile::WildClock] {
+        let (_, effects) = batch(profile, 0..6, 20);
+        for kind in [sim::FaultKind::ClockRate, sim::FaultKind::ClockJump] {
+            assert!(effects.get(&kind).is_some_and(|had| *had > 0), "{profile} never had a {}", kind.name());
+        }
+    }
 }
 
 #[test]

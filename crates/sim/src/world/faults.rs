@@ -76,6 +76,12 @@ impl World<'_> {
                 self.had_effect(FaultKind::ClockRate);
                 self.schedule.after(*for_us, Happening::FaultEnds(number));
             }
+            Fault::ClockJump { node, by_us } => {
+                let place = self.place(*node);
+                self.machines[place].clock.move_wall(*by_us);
+                self.had_effect(FaultKind::ClockJump);
+                self.rearm(place);
+            }
             Fault::Stall { node, for_us } => {
                 let place = self.place(*node);
                 let machine = &mut self.machines[place];

@@ -64,7 +64,7 @@ impl World<'_> {
         let due = match state.clock.when(process.node.next_deadline()) {
             due if due > now => due,
             // After a turn nothing is overdue; should it be, time goes on all the same.
-            _ => now + 1_000,
+            _ => now + 50_000,
         };
         if due < process.wake_at {
             process.wake_at = due;
