@@ -53,7 +53,8 @@ pub(crate) struct SimArgs {
     /// raft, multi-paxos, zab or paxos-raft
     #[arg(long, default_value_t = Protocol::Raft, value_name = "PROTOCOL")]
     protocol: Protocol,
-    /// calm, network, disk, crash, clock, wild-clock, members, swarm (all of them) or over-the-limit (more than can be survived)
+    /// calm, network, disk, crash, clock, wild-clock, members, swarm (all of them) or over-the-limit (more than can be
+    /// survived)
     #[arg(long, default_value = "swarm", value_name = "NAME", value_parser = parse_profile)]
     profile: Profile,
     /// Simulated time until everything heals
