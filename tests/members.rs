@@ -1,8 +1,10 @@
 //! Members of a running cluster: replaced, moved, refused; and what a machine without its data may not do.
 
 use api::etcdserverpb::cluster_client::ClusterClient;
+use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use api::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
+    MoveLeaderRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -115,6 +117,46 @@ fn a_dead_member_is_replaced_in_two_commands_and_the_new_one_counts() {
         assert_eq!(newcomer.id().await, new);
         listed(&newcomer, "all are known by name", |members| members.iter().all(|member| !member.name.is_empty()))
             .await;
+    });
+}
+
+#[test]
+fn a_member_that_was_away_listens_to_a_new_one_that_leads() {
+    if is_reference() {
+        return; // It takes the caller's own word for its place; what is lost here is found there by other tests.
+    }
+    run(async {
+        let mut cluster = Cluster::prepare(4, &[]);
+        let names: Vec<String> = (0..3).map(|at| format!("n{at}={}", peer_url(&cluster, at))).collect();
+        for at in 0..3 {
+            set(&mut cluster.nodes[at].flags, "--initial-cluster", &names.join(","));
+            cluster.restart(at);
+        }
+        cluster.wait_ready().await;
+        let leader = cluster.leader().await;
+        let away = (leader + 1) % 3;
+        cluster.kill(away);
+        let client = cluster.client(leader);
+        let added = client.add(&peer_url(&cluster, 3), false).await.expect("a new member");
+        let target_id = added.member.as_ref().expect("a member").id;
+        renew(&mut cluster, 3, &added);
+        cluster.restart(3);
+        listed(&client, "the new member votes", |members| votes(members, target_id)).await;
+        eventually("the new member leads", || async {
+            let mut maintenance = MaintenanceClient::new(client.channel());
+            let asked = maintenance.move_leader(MoveLeaderRequest { target_id }).await;
+            let leads = client.status().await.map_err(|status| status.to_string())?.leader == target_id;
+            if leads { Ok(()) } else { Err(format!("{asked:?}")) }
+        })
+        .await;
+        // It has never heard of the one that leads now.
+        cluster.restart(away);
+        let late = cluster.client(away);
+        eventually("a write by the one that was away", || async {
+            late.put("members/late", "v").await.map(drop).map_err(|status| status.to_string())
+        })
+        .await;
+        assert_eq!(cluster.leader().await, 3, "the new member leads on");
     });
 }
 

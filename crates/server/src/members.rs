@@ -114,8 +114,12 @@ impl Directory {
 
     /// Where others are, before the log has said it.
     pub(crate) fn meet(&self, members: Vec<Member>) {
-        let others = members.into_iter().filter(|member| member.id != self.me.id);
-        self.lock().members.extend(others.map(|member| (member.id, Arc::new(member))));
+        let mut known = self.lock();
+        let others =
+            members.into_iter().filter(|member| member.id != self.me.id && !known.removed.contains(&member.id));
+        let others: Vec<_> = others.map(|member| (member.id, Arc::new(member))).collect();
+        known.members.extend(others);
+        drop(known);
         self.version.fetch_add(1, Ordering::Release);
     }
 

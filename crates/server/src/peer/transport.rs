@@ -31,6 +31,8 @@ use crate::standing::{StandingCell, votes};
 
 /// A dialled or accepted connection must introduce itself within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a member that is asked about a stranger has to answer; the stranger waits for a [`HELLO_TIMEOUT`].
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// First and longest pause between attempts to reach a peer.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A connection whose other end acknowledges nothing for so long is given up.
@@ -129,6 +131,8 @@ struct Shared {
     inbox: Rc<Inbox>,
     metrics: Arc<Metrics>,
     accepted: Cell<usize>,
+    /// The others are being asked about a stranger.
+    asking: Cell<bool>,
 }
 
 /// The connections of this node.
@@ -161,6 +165,7 @@ impl Transport {
             inbox,
             metrics,
             accepted: Cell::new(0),
+            asking: Cell::new(false),
         });
         for listener in listeners {
             tokio::task::spawn_local(accept(Rc::clone(&shared), listener));
@@ -368,6 +373,9 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
             }
         },
     };
+    if hello.cluster == shared.directory.cluster() && is_stranger(shared, hello.node) {
+        ask_about(shared, hello.node).await;
+    }
     let refusal = match refuse(shared, &hello) {
         None if shared.directory.was_removed(hello.node) => Some(Stranger::Forgetful(format!(
             "member {:x} ({}) was removed from the cluster; to take this machine in again: `sinew member add`, then \
@@ -430,6 +438,53 @@ async fn receive(shared: &Shared, mut stream: TcpStream, address: SocketAddr) ->
     }
 }
 
+fn is_stranger(shared: &Shared, id: NodeId) -> bool {
+    !shared.directory.contains(id) && !shared.directory.was_removed(id)
+}
+
+/// A stranger calls. It may have become a member while this node was away, and by now it may lead: then nothing else
+/// would ever tell. So the members that are known are asked who the members are. They answer nobody who has lost its
+/// data, so such a node cannot get to those who never met its old self.
+async fn ask_about(shared: &Shared, stranger: NodeId) {
+    if shared.asking.replace(true) {
+        return;
+    }
+    for member in shared.directory.members().into_iter().filter(|member| member.id != shared.me.id) {
+        let Some(url) = member.peer_urls.first() else { continue };
+        match tokio::time::timeout(ASK_TIMEOUT, members_by(shared, url)).await {
+            Ok(Ok(members)) if members.iter().any(|member| member.id == stranger) => {
+                info!(id = %format_args!("{:x}", stranger.0), by = %member.name, "a new member introduced");
+                shared.directory.meet(members);
+                break;
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(reason)) => debug!(peer = %member.name, %reason, "no answer about a stranger"),
+            Err(_) => debug!(peer = %member.name, "no answer about a stranger in time"),
+        }
+    }
+    shared.asking.set(false);
+}
+
+/// Who the members are, as the one at this place says to a member.
+async fn members_by(shared: &Shared, url: &str) -> Result<Vec<Member>, String> {
+    let address = crate::members::host_and_port(url).ok_or("not a peer url")?;
+    let mut stream = TcpStream::connect(&address).await.map_err(|error| error.to_string())?;
+    let (incarnation, peer_urls) = (shared.portrait.incarnation, shared.me.peer_urls.clone());
+    let mut out = Vec::new();
+    frame::put(&mut out, |out| JoinRequest { incarnation, peer_urls }.encode(out));
+    stream.write_all(&out).await.map_err(|error| error.to_string())?;
+    let body = read_frame(&mut stream, &mut BytesMut::new()).await?;
+    match JoinAnswer::decode(body).map_err(|error| error.to_string())? {
+        JoinAnswer::Welcome { cluster, node, members, .. }
+            if (cluster, node) == (shared.directory.cluster(), shared.me.id) =>
+        {
+            Ok(members)
+        }
+        JoinAnswer::Welcome { node, .. } => Err(format!("it takes this node for member {:x}", node.0)),
+        JoinAnswer::Refused(reason) => Err(reason),
+    }
+}
+
 /// Why this peer may not talk to us, if so.
 fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
     let cluster = shared.directory.cluster();
@@ -451,8 +506,7 @@ fn refuse(shared: &Shared, hello: &Hello) -> Option<String> {
             name(hello.protocol)
         ));
     }
-    let is_known = shared.directory.contains(hello.node) || shared.directory.was_removed(hello.node);
-    if hello.node == shared.me.id || !is_known {
+    if hello.node == shared.me.id || is_stranger(shared, hello.node) {
         return Some(format!("{:x} is not another member of this cluster", hello.node.0));
     }
     None
