@@ -63,6 +63,14 @@ impl Profile {
         }
     }
 
+    /// By how much clocks run wrong at most, in percent.
+    pub(crate) const fn clock_error_percent(self) -> u64 {
+        match self {
+            Self::WildClock => 50,
+            _ => 5,
+        }
+    }
+
     /// The profile of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -236,7 +236,7 @@ impl<'a> Draw<'a> {
             }
             FaultKind::Pause => push(Fault::Pause { node, for_us: spread(prng, 10_000, 60_000_000) }),
             FaultKind::ClockRate => {
-                let most = if self.config.profile == Profile::WildClock { 500_000 } else { 50_000 };
+                let most = self.config.profile.clock_error_percent() * 10_000;
                 let ppm = between(prng, 0, 2 * most) as i64 - most as i64;
                 push(Fault::ClockRate { node, ppm, for_us: spread(prng, 1_000_000, 60_000_000) });
             }

@@ -308,7 +308,9 @@ impl<'a> World<'a> {
         let now = self.now();
         self.timeline.close(now);
         self.counters.add(Counter::Decided, self.oracle.decided().0);
-        let (recorded, judged) = crate::recorded::judge(&self.clients.history, &self.watches.records, &self.settled);
+        let fast = self.config.profile.clock_error_percent();
+        let (recorded, judged) =
+            crate::recorded::judge(&self.clients.history, &self.watches.records, &self.settled, fast);
         self.judge(FailureKind::History, judged);
         let verdict = match self.failure.take().or_else(|| self.vacuous()) {
             Some(failure) => Verdict::Failed(failure),
