@@ -41,7 +41,8 @@ pub fn run(root: &Path, words: &[&str]) -> Result<(), String> {
             let word = word.map_or_else(|| commit(root), Ok)?;
             soak(root, &["--seeds", CI_SEEDS, "--planted", &word])?;
             let walk = ["test", "--profile", "planted", "--package", "kernel", "--test", "it", "keeps_every_invariant"];
-            cargo(root, &walk, &[("WALK_SEEDS", CI_KERNEL_SEEDS)])
+            // Each walk says how much time it simulated.
+            cargo(root, &[&walk[..], &["--", "--nocapture"]].concat(), &[("WALK_SEEDS", CI_KERNEL_SEEDS)])
         }
     }
 }

@@ -468,15 +468,17 @@ fn other_seeds() -> Option<std::ops::Range<u64>> {
     Some(range.unwrap_or_else(|| panic!("WALK_SEEDS={text} is not from..until")))
 }
 
-fn walk(profile: Profile, seeds: std::ops::Range<u64>) -> Counts {
-    let mut counts = Counts::default();
+/// What was met, and how much time the hosts lived through.
+fn walk(profile: Profile, seeds: std::ops::Range<u64>) -> (Counts, Duration) {
+    let (mut counts, mut lived) = (Counts::default(), Duration::ZERO);
     for seed in other_seeds().unwrap_or(seeds) {
         let mut walk = Walk::new(profile, seed);
         let result = catch_unwind(AssertUnwindSafe(|| walk.run()));
         counts.add(&walk.invariants.counts);
+        lived += walk.world.now.since(Instant::default());
         assert!(result.is_ok(), "seed {seed} with {} voters breaks an invariant", profile.voters);
     }
-    counts
+    (counts, lived)
 }
 
 const STEPS: usize = 4000;
@@ -488,11 +490,20 @@ fn assert_rich(counts: &Counts, changes: bool) {
 }
 
 /// Three voters, five, and memberships that change.
+#[expect(clippy::print_stdout, reason = "beside the time that the test took it says how fast the kernel is alone")]
 fn every_invariant_holds(protocol: Protocol) {
     let profile = Profile { protocol, voters: 3, changes: false, steps: STEPS, defect: Defect::None };
-    assert_rich(&walk(profile, 0..100), false);
-    assert_rich(&walk(Profile { voters: 5, ..profile }, 1000..1050), false);
-    assert_rich(&walk(Profile { changes: true, ..profile }, 2000..2150), true);
+    let mut lived = Duration::ZERO;
+    for (profile, seeds) in [
+        (profile, 0..100),
+        (Profile { voters: 5, ..profile }, 1000..1050),
+        (Profile { changes: true, ..profile }, 2000..2150),
+    ] {
+        let (counts, time) = walk(profile, seeds);
+        assert_rich(&counts, profile.changes);
+        lived += time;
+    }
+    println!("{protocol:?}: {} s simulated", lived.as_secs());
 }
 
 #[test]
