@@ -11,7 +11,6 @@ pub mod linearizable;
 pub mod list_append;
 pub mod long_fork;
 pub mod replay;
-pub mod replica;
 pub mod session;
 mod shown;
 pub mod snapshot;
