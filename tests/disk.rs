@@ -137,6 +137,11 @@ fn written(segment: &Path) -> u64 {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1)
 }
 
+/// The last segment with a record: one that was just begun has a header only.
+fn last_written(data_dir: &Path) -> PathBuf {
+    segments(data_dir).into_iter().rfind(|segment| written(segment) > BLOCK).expect("a segment with a record")
+}
+
 /// Inverts `count` bytes of a file and returns what stood there.
 fn invert(file: &Path, offset: u64, count: usize) -> Vec<u8> {
     let handle = OpenOptions::new().read(true).write(true).open(file).expect("a segment");
@@ -201,7 +206,7 @@ fn torn_tail_of_the_log_is_dropped_and_the_node_starts() {
         }
         cluster.kill(0);
         // A write that the power cut short: the last bytes of the log are still zero.
-        let segment = segments(&cluster.nodes[0].data_dir).pop().expect("a segment");
+        let segment = last_written(&cluster.nodes[0].data_dir);
         let end = written(&segment);
         let handle = OpenOptions::new().write(true).open(&segment).expect("a segment");
         handle.write_all_at(&[0; 16], end - 16).expect("a torn segment");
@@ -234,7 +239,7 @@ fn garbage_behind_the_end_of_the_log_is_ignored() {
             cluster.client(0).put(&format!("tail/{at:03}"), "v").await.expect("a put");
         }
         cluster.kill(0);
-        let segment = segments(&cluster.nodes[0].data_dir).pop().expect("a segment");
+        let segment = last_written(&cluster.nodes[0].data_dir);
         let next_block = written(&segment).div_ceil(BLOCK) * BLOCK;
         let handle = OpenOptions::new().write(true).open(&segment).expect("a segment");
         let garbage: Vec<u8> = (0..3_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
