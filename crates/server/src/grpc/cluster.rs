@@ -25,17 +25,32 @@ pub(crate) struct ClusterService {
 const PASSED_ON: &str = "sinew-passed-on";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Whoever leads may just have died: so long a request waits for the next leader.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
 
 impl ClusterService {
-    /// The leader's node, if it is another one than this.
+    /// The leader's node, if it is another one than this. Nothing was sent yet when this fails.
     async fn leader(&self, metadata: &MetadataMap) -> Result<Option<ClusterClient<Channel>>, Status> {
+        let deadline = tokio::time::Instant::now() + LEADER_TIMEOUT;
+        loop {
+            match self.reach_leader().await {
+                Ok(Some(_)) if metadata.contains_key(PASSED_ON) => {
+                    return Err(Status::unavailable("etcdserver: leader changed"));
+                }
+                Err(_) if !metadata.contains_key(PASSED_ON) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(LEADER_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn reach_leader(&self) -> Result<Option<ClusterClient<Channel>>, Status> {
         let context = &self.gateway.context;
         let leader = context.standing.look(|status| status.leader).ok_or_else(errors::no_leader)?;
         if leader == context.directory.me().id {
             return Ok(None);
-        }
-        if metadata.contains_key(PASSED_ON) {
-            return Err(Status::unavailable("etcdserver: leader changed"));
         }
         let urls = context.directory.client_urls(leader);
         for url in &urls {
