@@ -113,8 +113,6 @@ struct Phase {
     total: Option<u64>,
     issued: u64,
     last_end: Instant,
-    /// Where puts are announced that watchers will see.
-    deliveries: Option<Deliveries>,
 }
 
 impl Phase {
@@ -128,8 +126,8 @@ impl Phase {
         Some((self.generator.next_operation(), number))
     }
 
-    /// Accounts for an answer to `operation`, which counts from `since`.
-    fn finish(&mut self, operation: &Operation, since: Instant, result: Result<Bytes, CallError>) {
+    /// Accounts for an answer to `operation`, which counts from `since`; answers whether it was a good one.
+    fn finish(&mut self, operation: &Operation, since: Instant, result: Result<Bytes, CallError>) -> bool {
         let now = Instant::now();
         self.last_end = now;
         match result.and_then(|answer| self.generator.settle(operation, answer)) {
@@ -138,12 +136,11 @@ impl Phase {
                 self.outcome.succeeded += 1;
                 self.outcome.completed += u64::from(now <= self.deadline);
                 self.outcome.missed += u64::from(effect == Effect::Missed);
+                true
             }
             Err(error) => {
                 self.outcome.count_error(&error);
-                if let Some(deliveries) = &self.deliveries {
-                    deliveries.forget(operation.stamp);
-                }
+                false
             }
         }
     }
@@ -168,6 +165,8 @@ struct Shared {
     phase: Mutex<Phase>,
     pacer: Option<Pacer>,
     timeout: Duration,
+    /// Where puts are announced that watchers will see.
+    deliveries: Option<Deliveries>,
 }
 
 impl Shared {
@@ -195,8 +194,8 @@ pub(super) async fn run(
     let deadline = started + drive.duration;
     let (total, outcome) = (drive.total, Outcome::new());
     let deliveries = deliveries.cloned();
-    let phase = Phase { generator, outcome, started, deadline, total, issued: 0, last_end: started, deliveries };
-    let shared = Arc::new(Shared { phase: Mutex::new(phase), pacer, timeout: drive.timeout });
+    let phase = Phase { generator, outcome, started, deadline, total, issued: 0, last_end: started };
+    let shared = Arc::new(Shared { phase: Mutex::new(phase), pacer, timeout: drive.timeout, deliveries });
 
     let mut clients = JoinSet::new();
     for number in 0..drive.clients {
@@ -230,13 +229,16 @@ async fn client(shared: Arc<Shared>, mut caller: Caller) {
         let now = Instant::now();
         let Some((operation, number)) = shared.phase().begin(now) else { break };
         let since = shared.pacer.as_ref().map_or(now, |pacer| pacer.schedule().due_at(number));
-        if let Some(deliveries) = &shared.phase().deliveries {
+        if let Some(deliveries) = &shared.deliveries {
             deliveries.sent(operation.stamp, since);
         }
         let calls = perform(&mut caller, &operation);
         let result = tokio::time::timeout(shared.timeout, calls).await.unwrap_or(Err(CallError::TimedOut));
         let is_disconnected = matches!(&result, Err(error) if error.is_connection());
-        shared.phase().finish(&operation, since, result);
+        let succeeded = shared.phase().finish(&operation, since, result);
+        if let Some(deliveries) = shared.deliveries.as_ref().filter(|_| !succeeded) {
+            deliveries.forget(operation.stamp);
+        }
         if is_disconnected {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }

@@ -5,7 +5,7 @@
 //! buffer and in the tree at the same time; it is the same row then. The resident rows are those of the tree without
 //! what is still in the buffers, so they change in the step in which buffers leave.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 
 use bytes::Bytes;
 use lsm_tree::{InternalValue, SeqNo, Slice, ValueType};
@@ -47,9 +47,16 @@ impl Layers {
     }
 }
 
+/// The rows of sealed buffers, which come oldest first, as [`newest_rows`] takes them.
+pub(super) fn newest_first(sealed: &[Arc<Buffer>]) -> Vec<RwLockReadGuard<'_, Rows>> {
+    sealed.iter().rev().map(|buffer| buffer.rows()).collect()
+}
+
 /// What a flush of sealed buffers, newest first, has to write: the newest version of every row, in order. Nobody will
 /// look for older ones in the table: a snapshot that needs them holds the buffers.
-pub(super) fn newest_rows<'a>(buffers: &[&'a Rows]) -> impl Iterator<Item = (&'a [u8], SeqNo, Option<&'a [u8]>)> + 'a {
+pub(super) fn newest_rows<'a>(
+    buffers: &'a [RwLockReadGuard<'_, Rows>],
+) -> impl Iterator<Item = (&'a [u8], SeqNo, Option<&'a [u8]>)> + 'a {
     let mut runs: Vec<_> = buffers.iter().map(|rows| rows.newest().peekable()).collect();
     std::iter::from_fn(move || {
         // Of equal keys the first, from the newest buffer.

@@ -20,7 +20,7 @@ use mvcc::engine::Batch;
 
 use super::buffer::Buffer;
 use super::config::{LEVEL0_RUNS_FULL, LEVEL0_RUNS_HIGH, TABLE_BYTES, fault, open_tree, strategy, verify_version};
-use super::layers::{Layers, newest_rows, tree_row};
+use super::layers::{Layers, newest_first, newest_rows, tree_row};
 use super::merge::copy;
 use super::pointer::tree_path;
 use super::recent::Recent;
@@ -202,9 +202,8 @@ impl Store {
 
     /// Makes the rows of sealed buffers part of the tree, in one durable step.
     fn write_tables(&self, sealed: &[Arc<Buffer>]) -> Result<(), Fault> {
-        let guards: Vec<_> = sealed.iter().rev().map(|buffer| buffer.rows()).collect();
-        let newest_first: Vec<_> = guards.iter().map(|rows| &**rows).collect();
-        let written = self.tree.flush_to_tables(newest_rows(&newest_first).map(tree_row).map(Ok));
+        let rows = newest_first(sealed);
+        let written = self.tree.flush_to_tables(newest_rows(&rows).map(tree_row).map(Ok));
         let tables = written.map_err(|error| self.fault("flush", &error))?.map(|(tables, _)| tables);
         let registered = self.tree.register_tables(&tables.unwrap_or_default(), None, None, &[], self.watermark());
         registered.map_err(|error| self.fault("flush", &error))
@@ -213,9 +212,8 @@ impl Store {
     /// The resident rows after a flush of these buffers.
     fn next_resident(&self, flushed: &[Arc<Buffer>]) -> Option<Arc<Resident>> {
         let before = self.layers().resident.clone()?;
-        let guards: Vec<_> = flushed.iter().rev().map(|buffer| buffer.rows()).collect();
-        let newest_first: Vec<_> = guards.iter().map(|rows| &**rows).collect();
-        let changes = newest_rows(&newest_first).map(|(key, _, value)| (key, value));
+        let rows = newest_first(flushed);
+        let changes = newest_rows(&rows).map(|(key, _, value)| (key, value));
         let next = before.changed(changes, self.options.resident_bytes());
         self.note_resident(next)
     }
