@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::client::{Call, CallError, Caller, Channel, Messages};
 use super::load::{Outcome, latency_histogram, nanoseconds};
 use super::template;
+use crate::ctl::kv::end_of_prefix;
 
 /// How often the end looks whether everything has arrived.
 const TICK: Duration = Duration::from_millis(5);
@@ -36,6 +37,12 @@ struct Inner {
 }
 
 impl Deliveries {
+    fn new(watchers: usize) -> Self {
+        let watchers = watchers as u64;
+        let inner = Inner { watchers, open: HashMap::new(), latency_ns: latency_histogram(), lost: None };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Poisoned only if a watcher's task panicked, which shows as deliveries that do not come.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,8 +105,7 @@ impl Watchers {
     /// # Errors
     /// If a watch is refused.
     pub(super) async fn open(channels: &[Arc<Channel>], count: usize, prefix: &str) -> Result<Self, CallError> {
-        let inner = Inner { watchers: count as u64, open: HashMap::new(), latency_ns: latency_histogram(), lost: None };
-        let deliveries = Deliveries(Arc::new(Mutex::new(inner)));
+        let deliveries = Deliveries::new(count);
         let mut tasks = JoinSet::new();
         for number in 0..count {
             let mut caller = Caller::new(&channels[number % channels.len()]);
@@ -135,17 +141,8 @@ async fn follow(mut messages: Messages, deliveries: Deliveries) {
 }
 
 fn create_request(prefix: &str) -> WatchRequest {
-    let mut range_end = prefix.as_bytes().to_vec();
-    match range_end.last_mut() {
-        Some(last) if *last < u8::MAX => *last += 1,
-        // From the prefix to the end of all keys.
-        _ => range_end = vec![0],
-    }
-    let create = WatchCreateRequest {
-        key: prefix.as_bytes().to_vec().into(),
-        range_end: range_end.into(),
-        ..Default::default()
-    };
+    let (key, range_end) = (prefix.as_bytes().to_vec(), end_of_prefix(prefix.as_bytes()));
+    let create = WatchCreateRequest { key: key.into(), range_end: range_end.into(), ..Default::default() };
     WatchRequest { request_union: Some(watch_request::RequestUnion::CreateRequest(create)) }
 }
 
@@ -177,14 +174,9 @@ struct Pair {
 mod tests {
     use super::*;
 
-    fn deliveries(watchers: u64) -> Deliveries {
-        let inner = Inner { watchers, open: HashMap::new(), latency_ns: latency_histogram(), lost: None };
-        Deliveries(Arc::new(Mutex::new(inner)))
-    }
-
     #[tokio::test]
     async fn every_put_counts_once_at_every_watcher() {
-        let deliveries = deliveries(2);
+        let deliveries = Deliveries::new(2);
         let now = Instant::now();
         deliveries.sent(1, now);
         deliveries.sent(2, now);

@@ -23,6 +23,7 @@ use super::recorder::Recorder;
 use super::report::{Report, Run};
 use super::{judge, read};
 use crate::ctl::client::Client;
+use crate::ctl::kv::end_of_prefix;
 use crate::ctl::{Failure, Settings};
 
 /// Exit code after a second Ctrl-C, as shells report an interrupted program.
@@ -107,10 +108,7 @@ async fn drive(arguments: &ClusterArgs, settings: &Settings, file: File) -> Resu
 }
 
 fn own_keys(prefix: &str) -> Range {
-    let mut range_end = prefix.as_bytes().to_vec();
-    if let Some(last) = range_end.last_mut() {
-        *last += 1;
-    }
+    let range_end = end_of_prefix(prefix.as_bytes());
     Range { key: prefix.into(), range_end: range_end.into(), ..Range::default() }
 }
 

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 
 use super::args::{Load, PerfArgs};
 use crate::ctl::client::Client;
+use crate::ctl::kv::end_of_prefix;
 use crate::ctl::{Failure, Settings};
 
 /// Bytes of a key behind the prefix, and of a value: etcdctl's.
@@ -60,7 +61,7 @@ pub(super) fn run(arguments: &PerfArgs, settings: &Settings) -> Result<(), Failu
 
 async fn check(arguments: &PerfArgs, settings: &Settings) -> Result<(), Failure> {
     let client = Client::new(settings);
-    let range_end = end_of(arguments.prefix.as_bytes());
+    let range_end = Bytes::from(end_of_prefix(arguments.prefix.as_bytes()));
     let key = Bytes::from(arguments.prefix.clone());
     let before = RangeRequest { key: key.clone(), range_end: range_end.clone(), limit: 1, ..Default::default() };
     if !client.range(before).await?.kvs.is_empty() {
@@ -96,16 +97,6 @@ async fn check(arguments: &PerfArgs, settings: &Settings) -> Result<(), Failure>
     out.write_all(text.as_bytes())?;
     out.flush()?;
     if passed { Ok(()) } else { Err(Failure::Silent) }
-}
-
-/// The end of the range of keys with this prefix.
-fn end_of(prefix: &[u8]) -> Bytes {
-    let kept = prefix.iter().rposition(|byte| *byte < u8::MAX);
-    kept.map_or(Bytes::from_static(&[0]), |last| {
-        let mut end = prefix[..=last].to_vec();
-        end[last] += 1;
-        end.into()
-    })
 }
 
 /// A connection for each client, to the endpoints in turn.

@@ -324,7 +324,7 @@ pub(super) fn span(words: &[OsString], prefix: bool, from_key: bool) -> Result<(
 }
 
 /// The first key after all that start with `prefix`: the prefix plus one, with carry; there is none above `\xff...`.
-fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
     match prefix.iter().rposition(|&byte| byte < 0xff) {
         Some(last) => {
             let mut end = prefix[..=last].to_vec();

@@ -6,7 +6,7 @@
 pub(crate) mod client;
 mod endpoint;
 mod follow;
-mod kv;
+pub(crate) mod kv;
 mod lease;
 mod lock;
 mod member;
