@@ -98,6 +98,22 @@ impl Node {
     }
 }
 
+/// Room that a cluster may need: a full one with its snapshots, beside the cluster of the test that runs next to it.
+const ROOM_MIN_BYTES: u64 = 2 << 30;
+
+/// On a disk that is nearly full, nodes stop one after the other and tests fail far from the cause: better said at once.
+fn assert_room(folder: &Path) {
+    let room = rustix::fs::statvfs(folder).expect("the disk of the temporary folder");
+    let bytes = room.f_bavail * room.f_frsize;
+    assert!(
+        bytes >= ROOM_MIN_BYTES,
+        "only {} MiB are free at {}: a cluster under test needs {}; free some, or set TMPDIR to a larger disk",
+        bytes >> 20,
+        folder.display(),
+        ROOM_MIN_BYTES >> 20,
+    );
+}
+
 /// A cluster of real processes on this machine.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
@@ -124,6 +140,7 @@ impl Cluster {
     /// Lays out a cluster without starting it.
     pub(crate) fn prepare(size: usize, flags: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("sinew-test-").tempdir().expect("a temporary folder");
+        assert_room(folder.path());
         let ports: Vec<(u16, u16)> = (0..size).map(|_| (free_port(), free_port())).collect();
         let mut members: Vec<String> =
             ports.iter().enumerate().map(|(at, (_, peer))| format!("n{at}=http://127.0.0.1:{peer}")).collect();
