@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use base::planted::plant;
+use base::planted::{Defect, plant};
 use mvcc::{Command, Engine as _, LeaseGrant, LeaseRevoke, Machine, MemEngine, OutcomeResult};
 
 use super::*;
@@ -55,8 +55,7 @@ impl Store for Scripted {
 
     async fn gone(&self, key: &Bytes, created: Revision) -> Result<(), Status> {
         loop {
-            let found = mvcc::range(&*self.engine.view(), &get(key)).unwrap().result.kvs.pop();
-            if found.is_none_or(|kv| kv.create_revision != created) {
+            if is_gone(&*self.engine.view(), key, created).unwrap() {
                 return Ok(());
             }
             for command in self.script.lock().unwrap().pop_front().expect("a wait without an end") {

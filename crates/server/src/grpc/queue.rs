@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use base::{LeaseId, Revision};
 use bytes::Bytes;
-use mvcc::{RangeRequest, Txn, TxnResult};
+use mvcc::{Txn, TxnResult};
 use tonic::Status;
 
 use super::lease;
-use crate::errors;
 use crate::gateway::Gateway;
 use crate::recipe::{self, Place, Store};
 use crate::waits::On;
@@ -24,22 +23,12 @@ impl Store for Gateway {
     async fn gone(&self, key: &Bytes, created: Revision) -> Result<(), Status> {
         let wait = self.context.key_waits.register(On::Key(key.clone()))?;
         loop {
-            let request = RangeRequest { key: key.clone(), ..RangeRequest::default() };
-            let found = mvcc::range(&*self.context.engine.view(), &request);
-            let found = found.map_err(|error| crate::gateway::read_error(&error))?.result.kvs.pop();
-            // The local state is at least as new as the read that named the key, or has not seen it yet.
-            if found.is_none_or(|kv| kv.create_revision != created) && self.has_reached(created)? {
+            let gone = recipe::is_gone(&*self.context.engine.view(), key, created);
+            if gone.map_err(|error| crate::gateway::read_error(&error))? {
                 return Ok(());
             }
             wait.changed().await;
         }
-    }
-}
-
-impl Gateway {
-    fn has_reached(&self, revision: Revision) -> Result<bool, Status> {
-        let state = mvcc::state(&*self.context.engine.view()).map_err(|fault| errors::fault(&fault))?;
-        Ok(state.revision >= revision)
     }
 }
 
@@ -76,7 +65,7 @@ pub(crate) async fn lease_for(gateway: &Gateway, lease: i64) -> Result<LeaseId, 
     }
 }
 
-/// Waits for the first place; answers with it and the revision at which it was first..
+/// Waits for the first place; answers with it and the revision at which it was first.
 pub(crate) async fn acquire(
     gateway: &Arc<Gateway>,
     name: &[u8],
