@@ -119,6 +119,15 @@ impl<'a> Changes<'a> {
         Some((at, &self.by_revision[&at].keys[key]))
     }
 
+    /// The first revision known to have ended the key that was created at a revision, and whose doing it was.
+    pub(crate) fn end(&self, key: &Bytes, created: Revision) -> Option<(Revision, u64)> {
+        let revisions = self.by_key.get(key)?;
+        let later = &revisions[revisions.partition_point(|known| *known <= created)..];
+        let changes = later.iter().map(|at| (*at, &self.by_revision[at]));
+        let mut ends = changes.filter(|(_, change)| change.keys[key].put.is_none());
+        ends.next().map(|(at, change)| (at, change.writer.id))
+    }
+
     /// What is known of a key at exactly this revision.
     pub(crate) fn of(&self, key: &Bytes, revision: Revision) -> Option<&After> {
         self.by_revision.get(&revision)?.keys.get(key)

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{History, KeyValue, Lease, Op, Operation, Outcome, Request, Response, Revision};
+use crate::history::{History, KeyValue, Lease, Lock, Op, Operation, Outcome, Request, Response, Revision};
 use crate::verdict::{Impossible, Options, Verdict};
 
 /// Judges `history`.
@@ -43,7 +43,7 @@ struct Life<'a> {
     revocations: Vec<&'a Operation>,
     /// Answers that there is no such lease.
     denials: Vec<&'a Operation>,
-    /// Acknowledged writes that attached a key.
+    /// Acknowledged writes that attached a key, and locks granted.
     attachments: Vec<&'a Operation>,
 }
 
@@ -79,6 +79,10 @@ fn lives(history: &History) -> BTreeMap<i64, Life<'_>> {
             }
             (Request::Put(put), _) if put.lease != 0 && operation.response().is_some() => {
                 lives.entry(put.lease).or_default().attachments.push(operation);
+            }
+            // A lock is held by a key on the lease.
+            (Request::Lock(Lock::Acquire { lease, .. }), _) if operation.response().is_some() => {
+                lives.entry(*lease).or_default().attachments.push(operation);
             }
             (Request::Txn(_), _) => {
                 attached(operation).into_iter().for_each(|id| lives.entry(id).or_default().attachments.push(operation));

@@ -9,6 +9,7 @@ pub mod history;
 pub mod lease;
 pub mod linearizable;
 pub mod list_append;
+pub mod lock;
 pub mod long_fork;
 pub mod replay;
 pub mod session;
@@ -40,9 +41,8 @@ pub fn check(history: &History, property: Property, options: &Options) -> Verdic
         Property::Snapshot => snapshot::check(history),
         Property::Watch => watch::check(history),
         Property::Lease => lease::check(history, options),
-        Property::Lock | Property::CrossPartition => {
-            Verdict::Undecided { why: format!("{property} is not checked yet") }
-        }
+        Property::Lock => lock::check(history),
+        Property::CrossPartition => Verdict::Undecided { why: format!("{property} is not checked yet") },
     }
 }
 

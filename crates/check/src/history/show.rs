@@ -5,8 +5,8 @@
 use std::fmt::{self, Write as _};
 
 use super::{
-    Bytes, Compare, CompareResult, CompareTarget, KeyValue, Level, Op, Operation, Outcome, Range, Request, Response,
-    Txn,
+    Bytes, Compare, CompareResult, CompareTarget, KeyValue, Level, Lock, Op, Operation, Outcome, Range, Request,
+    Response, Txn,
 };
 
 /// Parts of a list that are shown.
@@ -38,7 +38,8 @@ impl fmt::Display for Request {
             Self::Compact(compact) => write!(formatter, "compact {}", compact.revision),
             Self::Watch(watch) => write!(formatter, "watch {}", Span(&watch.key, &watch.range_end)),
             Self::Lease(lease) => write!(formatter, "lease {lease:?}"),
-            Self::Lock(lock) => write!(formatter, "lock {lock:?}"),
+            Self::Lock(Lock::Acquire { name, lease }) => write!(formatter, "acquire {name} with lease {lease}"),
+            Self::Lock(Lock::Release { key }) => write!(formatter, "release {key}"),
         }
     }
 }

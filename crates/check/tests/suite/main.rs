@@ -8,6 +8,7 @@ mod build;
 mod generate;
 mod leases;
 mod legal;
+mod locks;
 mod model;
 mod mutation;
 mod random;

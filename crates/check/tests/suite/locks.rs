@@ -1,0 +1,238 @@
+//! Histories of locks: one with each rule broken, and odd ones that a lock may have.
+
+use check::Property::{self, Lock as Locks};
+use check::history::{
+    CompareTarget, DeleteRange, KeyValue, Lease, Lock, Op, Outcome, Request, Response, Txn, Workload,
+};
+
+use crate::broken::broken;
+use crate::build::{Build, PUT, kv};
+use crate::generate::{equal, put};
+use crate::legal::legal;
+
+type Times = std::ops::Range<u64>;
+
+/// A fresh store with two leases, 1 and 2, and a workload of fenced writes.
+fn leases() -> Build {
+    let mut built = Build::dense().with(Workload::Fence { prefix: "fence/".into() });
+    built.grant(0..1, 1, 60);
+    built.grant(0..1, 2, 60);
+    built
+}
+
+/// The contender of a lease stands in the queue from this revision on.
+fn join(h: &mut Build, times: Times, revision: i64, lease: i64) {
+    h.leased_put(times, revision, &format!("lock/{lease}"), "", lease);
+}
+
+/// The lock is granted to a lease, with the token and the revision of the answer.
+fn acquire(h: &mut Build, times: Times, revision: i64, lease: i64, token: i64) {
+    let request = Request::Lock(Lock::Acquire { name: "lock".into(), lease });
+    h.done(times, revision, request, Response::Lock { key: format!("lock/{lease}").as_str().into(), token });
+}
+
+/// The lock is given back; what the recipe does for it is not in the history.
+fn release(h: &mut Build, times: Times, revision: i64, lease: i64, token: i64) {
+    let key = check::history::Bytes::from(format!("lock/{lease}").as_str());
+    h.done(times, revision, Request::Lock(Lock::Release { key: key.clone() }), Response::Lock { key, token });
+}
+
+/// A write under a token.
+fn guarded(lease: i64, token: i64) -> Request {
+    let compares = vec![equal(&format!("lock/{lease}"), CompareTarget::Create(token))];
+    let success = vec![Op::Put(put("fence/a", &token.to_string()))];
+    Request::Txn(Txn { compares, success, failure: Vec::new() })
+}
+
+fn write(h: &mut Build, times: Times, revision: i64, lease: i64, token: i64) {
+    h.done(times, revision, guarded(lease, token), Response::Txn { succeeded: true, responses: vec![PUT] });
+}
+
+fn write_refused(h: &mut Build, times: Times, revision: i64, lease: i64, token: i64) {
+    h.done(times, revision, guarded(lease, token), Response::Txn { succeeded: false, responses: Vec::new() });
+}
+
+fn leave(h: &mut Build, times: Times, revision: i64, lease: i64) {
+    h.delete(times, revision, &format!("lock/{lease}"), 1);
+}
+
+fn revoke(h: &mut Build, times: Times, revision: i64, id: i64) {
+    h.done(times, revision, Request::Lease(Lease::Revoke { id }), Response::Lease { id, ttl: 0 });
+}
+
+fn contender(lease: i64, created: i64) -> KeyValue {
+    KeyValue { lease, ..kv(&format!("lock/{lease}"), "", created, created, 1) }
+}
+
+broken! {
+    a_lock_has_two_holders: Locks, "is first at revision 3 with token 3, and \"lock/1\"", leases(), |h| {
+        join(h, 2..3, 2, 1);
+        acquire(h, 4..5, 2, 1, 2);
+        join(h, 6..7, 3, 2);
+        acquire(h, 6..9, 3, 2, 3);
+        write(h, 10..11, 4, 1, 2);
+    }
+    the_lock_is_granted_while_the_first_stands_there: Locks, "is first at revision 3", Build::rising(), |h| {
+        acquire(h, 6..9, 3, 2, 3);
+        h.get(10..11, 5, "lock/1", &[contender(1, 2)]);
+    }
+    a_later_grant_has_a_smaller_token: Locks, "which was before it, is told to hold it", Build::rising(), |h| {
+        acquire(h, 0..1, 5, 2, 5);
+        acquire(h, 2..3, 6, 1, 4);
+    }
+    a_grant_is_answered_from_the_past: Locks, "and 5 was known before", Build::rising(), |h| {
+        acquire(h, 0..1, 5, 2, 5);
+        acquire(h, 2..3, 4, 1, 4);
+    }
+    the_key_went_with_its_lease_while_its_client_waited: Locks, "was gone at 4", leases(), |h| {
+        join(h, 2..3, 2, 1);
+        join(h, 2..3, 3, 2);
+        revoke(h, 4..5, 4, 2);
+        revoke(h, 4..5, 5, 1);
+        acquire(h, 2..9, 5, 2, 3);
+    }
+    the_key_was_deleted_while_its_client_waited: Locks, "is told to hold it at revision 5", Build::rising(), |h| {
+        join(h, 2..3, 3, 2);
+        leave(h, 4..5, 4, 2);
+        acquire(h, 2..9, 5, 2, 3);
+    }
+    a_lock_that_was_given_back_is_granted_again_under_its_token: Locks, "was gone at 4", Build::rising(), |h| {
+        acquire(h, 0..1, 2, 1, 2);
+        release(h, 2..3, 4, 1, 2);
+        acquire(h, 4..5, 4, 1, 2);
+    }
+    a_release_finds_nothing_and_the_lock_is_held: Locks, "writes under its token", Build::rising(), |h| {
+        acquire(h, 0..1, 2, 1, 2);
+        release(h, 2..3, 3, 1, 0);
+        write(h, 4..5, 4, 1, 2);
+        write(h, 6..7, 5, 1, 2);
+    }
+    two_keys_have_one_token: Locks, "token 2 is granted to \"lock/1\" and to", Build::rising(), |h| {
+        acquire(h, 0..5, 2, 1, 2);
+        acquire(h, 0..5, 4, 2, 2);
+    }
+    a_token_is_not_the_revision_that_made_the_key: Locks, "token 3 is not a revision that created", leases(), |h| {
+        join(h, 2..3, 2, 1);
+        h.put(4..5, 3, "a", "1");
+        acquire(h, 4..9, 3, 1, 3);
+    }
+    a_token_is_from_the_future: Locks, "with token 9 at revision 3", Build::rising(), |h| {
+        acquire(h, 0..5, 3, 1, 9);
+    }
+    the_key_of_another_lock_is_granted: Locks, "is granted as \"lock/1\"", Build::rising(), |h| {
+        let request = Request::Lock(Lock::Acquire { name: "other".into(), lease: 1 });
+        h.done(0..1, 3, request, Response::Lock { key: "lock/1".into(), token: 2 });
+    }
+    a_write_under_an_old_token_is_done_after_the_next_grant: Locks, "writes under its token", Build::rising(), |h| {
+        acquire(h, 0..1, 2, 1, 2);
+        acquire(h, 4..5, 5, 2, 3);
+        write(h, 2..9, 7, 1, 2);
+    }
+    a_fenced_value_falls: Locks, "falls from token 7 to 5", leases(), |h| {
+        h.put(2..3, 2, "fence/a", "7");
+        h.put(4..5, 3, "fence/a", "5");
+    }
+    a_fenced_value_is_no_token: Locks, "which is no token", leases(), |h| {
+        h.put(2..3, 2, "fence/a", "mine");
+    }
+    a_lock_is_granted_on_a_lease_that_ended: Property::Lease, "lives after its end", Build::rising(), |h| {
+        h.grant(0..1, 1, 1);
+        revoke(h, 2..3, 2, 1);
+        acquire(h, 4..5, 3, 1, 2);
+    }
+}
+
+legal! {
+    a_lock_goes_from_hand_to_hand: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        acquire(h, 2..4, 2, 1, 2);
+        join(h, 5..6, 3, 2);
+        write(h, 7..8, 4, 1, 2);
+        leave(h, 9..12, 5, 1);
+        release(h, 9..12, 5, 1, 2);
+        acquire(h, 5..14, 5, 2, 3);
+        write(h, 15..16, 6, 2, 3);
+    }
+    an_answer_comes_long_after_the_lock_went_on: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        join(h, 2..3, 3, 2);
+        revoke(h, 4..5, 4, 1);
+        acquire(h, 2..9, 4, 2, 3);
+        acquire(h, 2..20, 3, 1, 2);
+        write_refused(h, 21..22, 4, 1, 2);
+    }
+    a_holder_that_slept_is_refused: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        acquire(h, 2..4, 2, 1, 2);
+        join(h, 2..6, 3, 2);
+        h.expired(61_000_000_000..61_000_000_000, 4, &[1]);
+        acquire(h, 5..61_000_000_005, 4, 2, 3);
+        write(h, 61_000_000_010..61_000_000_011, 5, 2, 3);
+        write_refused(h, 61_000_000_012..61_000_000_013, 5, 1, 2);
+        release(h, 61_000_000_014..61_000_000_015, 5, 1, 0);
+    }
+    the_next_is_first_at_the_revision_at_which_the_last_left: Build::rising(), |h| {
+        acquire(h, 0..1, 2, 1, 2);
+        release(h, 2..9, 6, 1, 2);
+        acquire(h, 2..9, 6, 2, 5);
+    }
+    a_lease_asks_again_for_the_lock_it_has: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        acquire(h, 2..4, 2, 1, 2);
+        acquire(h, 5..6, 2, 1, 2);
+    }
+    a_key_is_made_again_and_has_another_token: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        acquire(h, 2..4, 2, 1, 2);
+        leave(h, 5..6, 3, 1);
+        join(h, 7..8, 4, 1);
+        acquire(h, 7..9, 4, 1, 4);
+        write_refused(h, 10..11, 4, 1, 2);
+        write(h, 12..13, 5, 1, 4);
+    }
+    nobody_knows_whether_the_lock_was_given_back: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        acquire(h, 2..4, 2, 1, 2);
+        let delete = DeleteRange { key: "lock/1".into(), ..DeleteRange::default() };
+        h.add(5..5, Request::DeleteRange(delete), Outcome::Unknown).returned = None;
+        h.add(5..5, Request::Lock(Lock::Release { key: "lock/1".into() }), Outcome::Unknown).returned = None;
+        write(h, 6..7, 3, 1, 2);
+        join(h, 8..9, 5, 2);
+        acquire(h, 8..9, 5, 2, 5);
+    }
+    nobody_knows_whether_the_first_was_told: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        let request = Request::Lock(Lock::Acquire { name: "lock".into(), lease: 1 });
+        h.add(2..2, request, Outcome::Unknown).returned = None;
+        join(h, 4..5, 3, 2);
+        revoke(h, 6..7, 4, 1);
+        acquire(h, 4..8, 4, 2, 3);
+    }
+    locks_whose_names_begin_alike_have_a_holder_each: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        acquire(h, 2..4, 2, 1, 2);
+        h.leased_put(5..6, 3, "loc/2", "", 2);
+        let request = Request::Lock(Lock::Acquire { name: "loc".into(), lease: 2 });
+        h.done(5..7, 3, request, Response::Lock { key: "loc/2".into(), token: 3 });
+        write(h, 8..9, 4, 1, 2);
+    }
+    an_unguarded_read_is_older_than_the_grant: leases(), |h| {
+        join(h, 2..3, 2, 1);
+        leave(h, 4..5, 3, 1);
+        join(h, 6..7, 4, 2);
+        acquire(h, 6..8, 4, 2, 4);
+        h.past(9..10, 4, 2, "lock/1", &[contender(1, 2)]);
+    }
+}
+
+#[test]
+fn grants_and_guarded_writes_are_counted() {
+    let mut built = leases();
+    let h = &mut built;
+    join(h, 2..3, 2, 1);
+    acquire(h, 2..4, 2, 1, 2);
+    write(h, 7..8, 3, 1, 2);
+    built.legal_for(Locks);
+    let verdict = check::check(&built.0, Locks, &check::Options::default());
+    assert_eq!(verdict, check::Verdict::Possible { judged: 3 });
+}
