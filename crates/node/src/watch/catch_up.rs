@@ -34,7 +34,7 @@ impl Hub {
             let Some(state) = self.watchers.get_mut(&watcher) else { continue };
             state.queued = false;
             let next = match &state.place {
-                Place::Current(_) => self.send_pending(watcher),
+                Place::Current(_) => self.send_pending(watcher, &mut left),
                 Place::Behind => self.read_on(watcher, &mut left),
                 Place::Reading => None,
             };
@@ -64,8 +64,9 @@ impl Hub {
                 }
                 let wanted = |event: &Event| state.wants(event.kind);
                 let events: Vec<_> = page.changes.into_iter().flat_map(|change| change.events).filter(wanted).collect();
-                if !events.is_empty() {
+                if let Some(last) = events.last() {
                     state.quiet = false;
+                    on.sent = on.sent.max(last.kv.mod_revision);
                     self.counts.events += events.len() as u64;
                     let kind = ResponseKind::Events { events, fragment: state.fragment };
                     on.control.push_back(Response { id: state.id, revision: page.current, kind });
@@ -84,7 +85,7 @@ impl Hub {
     /// The answer to a request for progress, once everything it speaks of has been sent.
     fn progress_made(&mut self, stream: StreamId) -> Option<Response> {
         let on = self.streams.get_mut(&stream)?;
-        let asked = on.progress?;
+        let asked = on.progress_due()?;
         let current = self.recent.current();
         // Only these can have something outstanding, unless changes are on their way to all.
         let outstanding = on.ready.iter().chain(&on.readers).chain(&on.reading);
@@ -105,7 +106,9 @@ impl Hub {
         while let Some(watcher) = on.notices.pop_front() {
             let Some(state) = self.watchers.get(&watcher) else { continue };
             let is_idle = matches!(&state.place, Place::Current(pending) if pending.is_empty());
-            if is_idle && state.quiet && state.start <= revision {
+            // A page of history may have been ahead of the changes.
+            let is_behind = state.next.0 > revision.0 + 1;
+            if is_idle && state.quiet && state.start <= revision && !is_behind {
                 // The answer that the stream waits for is about this watch too, and must not go back.
                 on.progress = on.progress.map(|asked| asked.max(revision));
                 return Some(Response { id: state.id, revision, kind: ResponseKind::Progress });
@@ -115,7 +118,7 @@ impl Hub {
     }
 
     /// Sends what is pending for a watcher that keeps up, as much as fits.
-    fn send_pending(&mut self, watcher: WatcherId) -> Option<Next> {
+    fn send_pending(&mut self, watcher: WatcherId, left: &mut usize) -> Option<Next> {
         let state = self.watchers.get_mut(&watcher)?;
         let Place::Current(pending) = &mut state.place else { return None };
         let first = *pending.front()?;
@@ -124,11 +127,18 @@ impl Hub {
             self.put_behind(watcher, first);
             return None;
         }
+        let on = self.streams.get_mut(&state.stream)?;
+        let until = on.may_send();
+        if first > until {
+            *left -= 1;
+            self.queue(watcher);
+            return None;
+        }
         let mut pending = std::mem::take(pending);
         let budget = self.config.budget;
         let (mut events, mut bytes, mut last) = (Vec::new(), 0, first);
         while events.len() < budget.events_max && bytes < budget.bytes_max {
-            let Some(revision) = pending.pop_front() else { break };
+            let Some(revision) = pending.pop_front_if(|revision| *revision <= until) else { break };
             let change = self.recent.get(revision).expect("a pending revision is among the recent ones");
             self.counts.pending -= 1;
             last = revision;
@@ -136,6 +146,7 @@ impl Hub {
             events.extend(state.select(change));
             bytes += events[before..].iter().map(size).sum::<usize>();
         }
+        on.sent = on.sent.max(last);
         state.next = Revision(last.0 + 1);
         state.quiet = false;
         let is_more = !pending.is_empty();
@@ -168,7 +179,7 @@ impl Hub {
             bytes += events[before..].iter().map(size).sum::<usize>();
         }
         state.next = state.next.max(Revision(reached.0 + 1));
-        let (id, fragment) = (state.id, state.fragment);
+        let (stream, id, fragment) = (state.stream, state.id, state.fragment);
         if !events.is_empty() {
             state.quiet = false;
         }
@@ -177,8 +188,9 @@ impl Hub {
         } else {
             self.queue(watcher);
         }
-        if events.is_empty() {
-            return None;
+        let last = events.last()?.kv.mod_revision;
+        if let Some(on) = self.streams.get_mut(&stream) {
+            on.sent = on.sent.max(last);
         }
         self.counts.events += events.len() as u64;
         let revision = self.recent.current();

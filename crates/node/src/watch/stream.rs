@@ -25,6 +25,8 @@ pub(super) struct Stream {
     pub(super) reading: Option<WatcherId>,
     /// The client asked to be told when everything up to here has been sent.
     pub(super) progress: Option<Revision>,
+    /// The newest revision of which any of its watches was sent an event.
+    pub(super) sent: Revision,
     /// Watchers to be told how far they are, if nothing is on its way to them.
     pub(super) notices: VecDeque<WatcherId>,
     /// When progress is next due.
@@ -41,6 +43,7 @@ impl Stream {
             readers: VecDeque::new(),
             reading: None,
             progress: None,
+            sent: Revision(0),
             notices: VecDeque::new(),
             due,
         }
@@ -53,6 +56,19 @@ impl Stream {
         }
         self.next_id += 1;
         self.next_id - 1
+    }
+
+    /// What the answer about progress will speak of: never less than what the client has seen.
+    pub(super) fn progress_due(&self) -> Option<Revision> {
+        Some(self.progress?.max(self.sent))
+    }
+
+    /// How far its watches may be sent events now. While an answer about progress is due, those that keep up wait for
+    /// each other there, or there would always be one that has been sent more than another; nobody waits for one that
+    /// reads history.
+    pub(super) fn may_send(&self) -> Revision {
+        let is_read = self.reading.is_some() || !self.readers.is_empty();
+        self.progress_due().filter(|_| !is_read).unwrap_or(Revision(i64::MAX))
     }
 
     /// Whether another request may be taken from the client.

@@ -68,19 +68,22 @@ fn atomic(record: &Record, _: &Truth) -> Result<(), String> {
     })
 }
 
-/// When progress says a revision, everything up to it has been sent, and nothing up to it follows.
+/// When progress says a revision, everything up to it has been sent, and nothing up to it follows. It never says less
+/// than what was sent: a client that keeps the last revision it heard of would go back.
 fn bookmarkable(record: &Record, truth: &Truth) -> Result<(), String> {
     let wanted = truth.of_interest(record);
-    let (mut told, mut sent) = (Revision(0), 0);
+    let (mut told, mut sent, mut last) = (Revision(0), 0, Revision(0));
     for (at, kind) in &record.messages {
         match kind {
             ResponseKind::Events { events, .. } => {
                 sent += events.len();
+                last = events.last().map_or(last, revision);
                 let late = events.iter().find(|event| revision(event) <= told);
                 ensure(late.is_none(), || format!("{late:?} after progress {told}"))?;
             }
             ResponseKind::Progress => {
-                told = told.max(*at);
+                ensure(*at >= told.max(last), || format!("progress {at} after {last}"))?;
+                told = *at;
                 let due = wanted.iter().filter(|(revision, _)| revision <= at).count();
                 ensure(sent >= due, || format!("progress {at} after {sent} of {due} events"))?;
                 let is_early = *at < record.create.start || at.0 + 1 < record.start.0;
@@ -220,6 +223,7 @@ fn every_predicate_accepts_what_is_right_and_refuses_what_it_is_for() {
         }),
         ("bookmarkable", |record| record.messages[3].0 = Revision(5)),
         ("bookmarkable", |record| record.messages.swap(2, 3)),
+        ("bookmarkable", |record| record.messages[3].0 = Revision(3)),
         ("resumable", |record| drop(record.messages.remove(1))),
         ("is-create", |record| events(record, 1)[1].kv.create_revision = Revision(2)),
         ("reliable", |record| drop(record.messages.remove(2))),

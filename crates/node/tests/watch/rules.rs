@@ -230,6 +230,39 @@ fn progress_asked_ahead_of_the_changes_wakes_the_stream_when_they_come() {
 }
 
 #[test]
+fn progress_is_never_behind_what_was_sent() {
+    let mut hub = hub();
+    hub.create(STREAM, &watch("a", "", 3), &at(9));
+    assert!(matches!(hub.next(STREAM), Next::Response(Response { kind: ResponseKind::Created, .. })));
+    let read = read(&mut hub);
+    hub.progress(STREAM, Revision(9));
+    // The engine was ahead of the changes.
+    let changes = vec![Change { revision: Revision(10), events: vec![put("a", 10)] }];
+    hub.page(STREAM, read.watcher, Ok(page(changes, 11, 10)));
+    assert_eq!(drain(&mut hub), [(0, 10, events(&[put("a", 10)]))]);
+    apply(&mut hub, 10, &["a"]);
+    assert_eq!(drain(&mut hub), [(NO_WATCH, 10, ResponseKind::Progress)]);
+}
+
+#[test]
+fn progress_comes_although_there_are_always_new_events() {
+    let mut hub = hub();
+    hub.create(STREAM, &watch("a", "", 0), &at(9));
+    hub.create(STREAM, &watch("a", "c", 0), &at(9));
+    drain(&mut hub);
+    apply(&mut hub, 10, &["a"]);
+    hub.progress(STREAM, Revision(10));
+    let mut sent = Vec::new();
+    for revision in 11..15 {
+        apply(&mut hub, revision, &["a"]);
+        let Next::Response(Response { id, revision, .. }) = hub.next(STREAM) else { panic!("nothing after {sent:?}") };
+        sent.push((id, revision.0));
+    }
+    assert_eq!(sent[..3], [(0, 10), (1, 10), (NO_WATCH, 10)], "then those that waited go on: {sent:?}");
+    assert_eq!(drain(&mut hub).iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
 fn a_watch_of_the_future_gets_no_progress_and_nothing_older() {
     let mut hub = hub();
     hub.create(STREAM, &Create { progress_notify: true, ..watch("a", "", 12) }, &at(9));
