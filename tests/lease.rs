@@ -23,23 +23,23 @@ use crate::cluster::{Cluster, binary, is_reference, run_to_end};
 use crate::{between, eventually, run, seed};
 
 impl Client {
-    fn leases(&self) -> LeaseClient<tonic::transport::Channel> {
+    pub(crate) fn leases(&self) -> LeaseClient<tonic::transport::Channel> {
         LeaseClient::new(self.channel())
     }
 
-    async fn grant(&self, ttl: i64) -> Result<i64, Status> {
+    pub(crate) async fn grant(&self, ttl: i64) -> Result<i64, Status> {
         let granted = self.leases().lease_grant(LeaseGrantRequest { id: 0, ttl }).await?.into_inner();
         assert_eq!(granted.ttl, ttl);
         Ok(granted.id)
     }
 
-    async fn put_leased(&self, key: &str, lease: i64) -> i64 {
+    pub(crate) async fn put_leased(&self, key: &str, lease: i64) -> i64 {
         let request = PutRequest { lease, ..put_request(key, "v") };
         revision(self.put_request(request).await.expect("a put with a lease").header.as_ref())
     }
 
     /// Renews once; the seconds the lease has.
-    async fn keep_alive(&self, id: i64) -> Result<i64, Status> {
+    pub(crate) async fn keep_alive(&self, id: i64) -> Result<i64, Status> {
         let requests = tokio_stream::once(LeaseKeepAliveRequest { id });
         let mut answers = self.leases().lease_keep_alive(requests).await?.into_inner();
         let answer = tokio::time::timeout(Duration::from_secs(12), answers.message()).await;

@@ -29,6 +29,7 @@ mod members_under_faults;
 mod netns;
 mod overload;
 mod proxy;
+mod regressions;
 mod routing;
 mod sim;
 mod snapshot;

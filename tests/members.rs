@@ -33,6 +33,10 @@ impl Client {
         self.cluster().member_promote(MemberPromoteRequest { id }).await.map(drop)
     }
 
+    pub(crate) async fn update(&self, id: u64, url: &str) -> Result<(), Status> {
+        self.cluster().member_update(MemberUpdateRequest { id, peer_urls: vec![url.to_owned()] }).await.map(drop)
+    }
+
     pub(crate) async fn id(&self) -> u64 {
         self.status().await.expect("a status").header.expect("a header").member_id
     }
@@ -271,8 +275,7 @@ fn a_member_moves_to_another_port() {
         let id = cluster.client(at).id().await;
         let port = free_ports(1);
         let url = format!("http://127.0.0.1:{port}");
-        let request = MemberUpdateRequest { id, peer_urls: vec![url.clone()] };
-        cluster.client((at + 1) % 3).cluster().member_update(request).await.expect("an update");
+        cluster.client((at + 1) % 3).update(id, &url).await.expect("an update");
         cluster.kill(at);
         set(&mut cluster.nodes[at].flags, "--listen-peer-urls", &url);
         cluster.restart(at);

@@ -19,11 +19,11 @@ const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 
 impl Client {
-    fn maintenance(&self) -> MaintenanceClient<Channel> {
+    pub(crate) fn maintenance(&self) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel())
     }
 
-    async fn hash(&self, revision: i64) -> Result<HashKvResponse, Status> {
+    pub(crate) async fn hash(&self, revision: i64) -> Result<HashKvResponse, Status> {
         self.maintenance().hash_kv(HashKvRequest { revision }).await.map(tonic::Response::into_inner)
     }
 

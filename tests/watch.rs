@@ -23,13 +23,13 @@ use crate::{PATIENCE, between, eventually, http, run, seed};
 const QUIET: Duration = Duration::from_millis(300);
 
 /// A stream of watches.
-struct Stream {
+pub(crate) struct Stream {
     requests: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
 }
 
 impl Stream {
-    async fn open(client: &Client) -> Self {
+    pub(crate) async fn open(client: &Client) -> Self {
         Self::try_open(client, false).await.expect("a stream")
     }
 
@@ -48,7 +48,7 @@ impl Stream {
         self.requests.try_send(WatchRequest { request_union: Some(request) }).expect("room for a request");
     }
 
-    fn create(&self, create: WatchCreateRequest) {
+    pub(crate) fn create(&self, create: WatchCreateRequest) {
         self.send(RequestUnion::CreateRequest(create));
     }
 
@@ -56,7 +56,7 @@ impl Stream {
         self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id }));
     }
 
-    fn ask_progress(&self) {
+    pub(crate) fn ask_progress(&self) {
         self.send(RequestUnion::ProgressRequest(WatchProgressRequest {}));
     }
 
@@ -65,12 +65,12 @@ impl Stream {
         next.map(|response| response.expect("the stream goes on"))
     }
 
-    async fn next(&mut self) -> WatchResponse {
+    pub(crate) async fn next(&mut self) -> WatchResponse {
         self.try_next().await.expect("a response")
     }
 
     /// Creates a watch; the answer must be the next response.
-    async fn created(&mut self, create: WatchCreateRequest) -> WatchResponse {
+    pub(crate) async fn created(&mut self, create: WatchCreateRequest) -> WatchResponse {
         self.create(create);
         let response = self.next().await;
         assert!(response.created && response.events.is_empty(), "{response:?}");
@@ -78,7 +78,7 @@ impl Stream {
     }
 
     /// As many events as wanted, from as many responses as that takes.
-    async fn events(&mut self, count: usize) -> Vec<Event> {
+    pub(crate) async fn events(&mut self, count: usize) -> Vec<Event> {
         let mut events = Vec::new();
         while events.len() < count {
             let response = self.next().await;
@@ -99,12 +99,12 @@ fn key(key: &str) -> WatchCreateRequest {
     WatchCreateRequest { key: key.to_owned().into(), ..Default::default() }
 }
 
-fn prefix(prefix: &str) -> WatchCreateRequest {
+pub(crate) fn prefix(prefix: &str) -> WatchCreateRequest {
     let range = crate::client::prefix_request(prefix);
     WatchCreateRequest { key: range.key, range_end: range.range_end, ..Default::default() }
 }
 
-fn from(start_revision: i64, create: WatchCreateRequest) -> WatchCreateRequest {
+pub(crate) fn from(start_revision: i64, create: WatchCreateRequest) -> WatchCreateRequest {
     WatchCreateRequest { start_revision, ..create }
 }
 
@@ -119,19 +119,19 @@ fn short(event: &Event) -> String {
     }
 }
 
-fn shorts(events: &[Event]) -> Vec<String> {
+pub(crate) fn shorts(events: &[Event]) -> Vec<String> {
     events.iter().map(short).collect()
 }
 
-fn revisions(events: &[Event]) -> Vec<i64> {
+pub(crate) fn revisions(events: &[Event]) -> Vec<i64> {
     events.iter().map(|event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision)).collect()
 }
 
-async fn put(client: &Client, key: &str, value: impl Into<Vec<u8>>) -> i64 {
+pub(crate) async fn put(client: &Client, key: &str, value: impl Into<Vec<u8>>) -> i64 {
     revision(client.put(key, value).await.expect("a put").header.as_ref())
 }
 
-async fn compact(client: &Client, revision: i64) {
+pub(crate) async fn compact(client: &Client, revision: i64) {
     client.kv().compact(CompactionRequest { revision, physical: true }).await.expect("a compaction");
 }
 

@@ -542,6 +542,49 @@ fn a_node_that_installs_a_snapshot_votes() {
     assert_eq!(cluster.hosts[&behind].engine.rows(), cluster.hosts[&new].engine.rows());
 }
 
+/// etcd #18055: a member got two snapshots in a short time. Receiving the second one deleted the file of the first,
+/// which waited to be opened: the member fell over.
+#[test]
+fn a_second_snapshot_leaves_the_one_that_is_being_installed_alone() {
+    let mut cluster = Cluster::new(3);
+    let (behind, leader) = behind_the_log(&mut cluster);
+    let other = cluster.ids().into_iter().find(|id| ![behind, leader].contains(id)).unwrap();
+    cluster.hosts.get_mut(&behind).unwrap().slow_install = true;
+    cluster.heal();
+    cluster.run_until("the installation to begin", |c| c.hosts[&behind].install.is_some());
+    let first = cluster.hosts[&behind].install.unwrap();
+    // Whoever leads next would wait until it is told that the first one is over. Should it not:
+    let sent = std::mem::take(&mut cluster.sent).into_iter().filter_map(|sent| PeerMessage::decode(sent.into()).ok());
+    let chunks = sent.filter(|message| matches!(message, PeerMessage::SnapshotChunk { .. }));
+    let mut offered = 0;
+    for mut offer in chunks {
+        let PeerMessage::SnapshotChunk { id, ballot, sequence, mark, .. } = &mut offer else { continue };
+        *id = SnapshotId(id.0 + 1000);
+        *ballot = base::Ballot::new(ballot.round + 1, other);
+        *sequence = offered;
+        mark.position.index = mark.position.index.next();
+        cluster.event(behind, Event::Peer(other, offer));
+        offered += 1;
+    }
+    assert!(offered > 1, "a snapshot of one chunk shows little");
+    let host = cluster.hosts.get_mut(&behind).unwrap();
+    assert_eq!(host.install, Some(first));
+    assert_eq!(
+        host.snapshots_in.keys().collect::<Vec<_>>(),
+        [&first],
+        "the first is there and the second is not taken"
+    );
+    host.slow_install = false;
+    for event in host.carry_out(Effect::SnapshotInstall { group: GROUP, id: first, mark: Mark::default() }, &mut vec![])
+    {
+        cluster.event(behind, event);
+    }
+    let ticket = cluster.put(leader, "after", "v");
+    cluster.finished(leader, ticket);
+    cluster.run_until("replication after the snapshot", |c| c.get(behind, "after").is_some());
+    assert_eq!(cluster.hosts[&behind].engine.rows(), cluster.hosts[&leader].engine.rows());
+}
+
 /// Found by the simulator: under steady writes the log went past every snapshot before it was installed, and followers
 /// got one after the other without ever catching up.
 #[test]
