@@ -101,7 +101,8 @@ impl Node {
 /// Room that a cluster may need: a full one with its snapshots, beside the cluster of the test that runs next to it.
 const ROOM_MIN_BYTES: u64 = 2 << 30;
 
-/// On a disk that is nearly full, nodes stop one after the other and tests fail far from the cause: better said at once.
+/// On a disk that is nearly full, nodes stop one after the other and tests fail far from the cause: better said at
+/// once.
 fn assert_room(folder: &Path) {
     let room = rustix::fs::statvfs(folder).expect("the disk of the temporary folder");
     let bytes = room.f_bavail * room.f_frsize;
