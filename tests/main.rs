@@ -31,6 +31,7 @@ mod overload;
 mod proxy;
 mod regressions;
 mod routing;
+mod scale;
 mod sim;
 mod snapshot;
 mod upkeep;

@@ -57,7 +57,7 @@ async fn ask(sender: SendRequest<Bytes>) -> Response<RecvStream> {
 }
 
 /// Resident memory of the node, as it says itself.
-async fn resident_bytes(port: u16) -> u64 {
+pub(crate) async fn resident_bytes(port: u16) -> u64 {
     let text = tokio::task::spawn_blocking(move || plain::get(port, "/metrics")).await.expect("a thread");
     let (_, text) = text.expect("metrics");
     let line = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));

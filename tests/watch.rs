@@ -95,7 +95,7 @@ impl Stream {
     }
 }
 
-fn key(key: &str) -> WatchCreateRequest {
+pub(crate) fn key(key: &str) -> WatchCreateRequest {
     WatchCreateRequest { key: key.to_owned().into(), ..Default::default() }
 }
 
