@@ -338,6 +338,7 @@ impl Machine {
             Some(bytes) => decode_mark(bytes)?.position.index,
             None => Index(0),
         };
+        self.directory.flushed(&*self.engine.view())?;
         Ok(self.checkpoint)
     }
 }

@@ -14,12 +14,14 @@ pub(crate) struct Directory {
     told: BTreeSet<NodeId>,
     pub(crate) members: BTreeSet<NodeId>,
     pub(crate) removed: BTreeSet<NodeId>,
+    /// The members it knows after any crash.
+    pub(crate) lasting: BTreeSet<NodeId>,
 }
 
 impl Directory {
     /// That of a process that is started with these.
     pub(crate) fn new(told: BTreeSet<NodeId>) -> Self {
-        Self { members: told.clone(), told, removed: BTreeSet::new() }
+        Self { members: told.clone(), lasting: told.clone(), told, removed: BTreeSet::new() }
     }
 
     /// Reads the rows again.
@@ -32,6 +34,14 @@ impl Directory {
         let (gone, here): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.removed);
         self.removed = gone.into_iter().map(|record| record.id).collect();
         self.members = here.into_iter().map(|record| record.id).collect();
+        Ok(())
+    }
+
+    /// The rows survive a crash from now on.
+    pub(crate) fn flushed(&mut self, view: &dyn View) -> Result<(), Fault> {
+        let mut flushed = Self::new(self.told.clone());
+        flushed.load(view)?;
+        self.lasting = flushed.members;
         Ok(())
     }
 
@@ -104,6 +114,7 @@ impl Memberships {
 #[cfg(test)]
 mod tests {
     use kernel::Member;
+    use mvcc::Engine as _;
 
     use super::*;
 
@@ -112,6 +123,24 @@ mod tests {
         let voters: Vec<Member> = voters.iter().map(member).collect();
         let outgoing = outgoing.iter().map(|n| ReplicaId(*n)).collect();
         Membership { outgoing, index: Index(index), ..Membership::initial(&voters) }
+    }
+
+    #[test]
+    fn what_is_only_in_memory_does_not_last() {
+        let founders = BTreeSet::from([NodeId(1), NodeId(2)]);
+        let (engine, all) = (mvcc::MemEngine::new(), BTreeSet::from([NodeId(1), NodeId(2), NodeId(3)]));
+        let mut directory = Directory::new(founders.clone());
+        directory.meet(all.clone());
+        directory.flushed(&*engine.view()).expect("no rows");
+        assert_eq!((&directory.members, &directory.lasting), (&all, &founders));
+        let step = mvcc::MemberStep::Add(record(NodeId(3)));
+        let change = mvcc::MemberChange { founders: Directory::new(founders).records(), step };
+        let mut machine = mvcc::Machine::open(&engine).expect("new");
+        let mut apply = machine.begin(engine.view()).expect("begins");
+        apply.execute(&mvcc::Command::Member(change), false).expect("written down");
+        engine.write(apply.finish(bytes::Bytes::new()).0).expect("memory");
+        directory.flushed(&*engine.view()).expect("rows");
+        assert_eq!(directory.lasting, all);
     }
 
     #[test]

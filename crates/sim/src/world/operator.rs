@@ -168,14 +168,15 @@ impl World<'_> {
     }
 
     /// Whether, without this one, some member would know nobody any more who knows it: it missed that the others were
-    /// added, and they cannot tell it from a machine that lost its data. It has to catch up first.
+    /// added, and they cannot tell it from a machine that lost its data. It has to catch up first, and not only in
+    /// memory.
     fn leaves_a_stranger(&self, leaver: NodeId) -> bool {
         let stays = |machine: &&Machine| machine.id != leaver && self.operator.members.contains(&machine.id);
         let serves = |machine: &&Machine| matches!(machine.standing, Standing::Running | Standing::Down);
         let staying: Vec<&Machine> = self.machines.iter().filter(stays).filter(serves).collect();
         let vouches = |one: &Machine, other: &Machine| {
             let noted = other.process.as_ref().is_some_and(|process| process.peers.noted().contains_key(&one.id));
-            one.id != other.id && noted && one.directory.members.contains(&other.id)
+            one.id != other.id && noted && one.directory.lasting.contains(&other.id)
         };
         !staying.iter().all(|one| staying.iter().any(|other| vouches(one, other)))
     }
