@@ -129,6 +129,8 @@ defects! {
     WatchStartIgnored = "W5",
     /// A leader of the past goes on ending leases by its own clock.
     StaleExpiry = "K1",
+    /// A new leader goes on with the time that it counted for leases before, without the renewals of the last one.
+    LeaseTimeKept = "K3",
     /// A lock is granted without looking again whether its key is still there.
     LockWithoutRecheck = "K2",
 }

@@ -112,6 +112,8 @@ counters! {
     LeasesRenewed = "leases renewed",
     /// Renewals of leases that were over.
     LeasesNotFound = "renewals too late",
+    /// Commands sent on to the leader, and looked at.
+    Forwards = "commands forwarded",
     /// Leases that ended because their time was up.
     LeasesExpired = "leases expired",
     /// Events that watches delivered.

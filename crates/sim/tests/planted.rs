@@ -52,6 +52,16 @@ fn a_node_that_believes_the_wall_clock_is_found() {
 }
 
 #[test]
+fn a_leader_of_the_past_that_ends_leases_is_found_when_it_asks() {
+    found(Defect::StaleExpiry, Profile::Network, &[FailureKind::Agreement]);
+}
+
+#[test]
+fn a_new_leader_that_ends_leases_too_early_is_found_by_the_histories() {
+    found(Defect::LeaseTimeKept, Profile::Network, &[FailureKind::History]);
+}
+
+#[test]
 fn a_log_that_forgets_is_found_when_it_starts_or_before() {
     let kinds = [FailureKind::Recovery];
     found(Defect::DamageTruncated, Profile::Disk, &kinds);
@@ -62,11 +72,6 @@ fn a_log_that_forgets_is_found_when_it_starts_or_before() {
 #[test]
 fn a_log_that_goes_on_after_half_a_batch_is_found() {
     found(Defect::HalfBatch, Profile::Disk, &[FailureKind::Panic, FailureKind::Recovery]);
-}
-
-#[test]
-fn a_leader_of_the_past_that_ends_leases_is_found_by_the_histories() {
-    found(Defect::StaleExpiry, Profile::Network, &[FailureKind::History]);
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn nothing_goes_wrong_when_the_network_does() {
         Counter::Dropped,
         Counter::Replayed,
         Counter::Truncations,
+        Counter::Forwards,
     ];
     met(&counters, &expected);
 }

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Fault, Index, ReplicaId};
-use mvcc::{Engine, EventKind, LeaseChange, OutcomeResult};
+use base::{Fault, Index, NodeId, ReplicaId};
+use mvcc::{Command, Engine, EventKind, LeaseChange, OutcomeResult};
 use node::{Effect, Event, PeerMessage, Ticket};
 use storage::disk::is_full;
 use storage::wal::Space;
@@ -141,6 +141,7 @@ impl World<'_> {
                         self.counters.count(Counter::PromisesChecked);
                     }
                 }
+                self.only_leaders_end_leases(machine, to, &message);
                 self.send(machine, to, &message);
             }
             Effect::Apply { tasks, mark, .. } => {
@@ -160,6 +161,17 @@ impl World<'_> {
             }
             Effect::SnapshotInstall { id, mark, .. } => self.ask_io(machine, IoJob::SnapshotInstall { id, mark }),
             Effect::SnapshotDiscard(id) => self.ask_io(machine, IoJob::SnapshotDiscard(id)),
+        }
+    }
+
+    /// Whose time is up is known to a leader that was confirmed, which proposes the end itself: nobody sends one.
+    fn only_leaders_end_leases(&mut self, machine: usize, to: NodeId, message: &PeerMessage) {
+        let PeerMessage::Forward { payload, .. } = message else { return };
+        self.counters.count(Counter::Forwards);
+        if let Ok(Command::LeaseExpire(_) | Command::LeaseCheckpoint(_)) = Command::decode(payload.clone()) {
+            let node = self.machines[machine].id;
+            let detail = format!("{node} asks {to} to end leases, which only a confirmed leader may find over");
+            self.fail(FailureKind::Agreement, detail);
         }
     }
 
