@@ -116,6 +116,16 @@ counters! {
     Forwards = "commands forwarded",
     /// Leases that ended because their time was up.
     LeasesExpired = "leases expired",
+    /// Locks granted.
+    LocksGranted = "locks granted",
+    /// Looks at the queue of a lock that found somebody before.
+    LockWaits = "waits for locks",
+    /// Contenders whose lease was over, before they stood in the queue or while they did.
+    LocksLost = "locks lost with a lease",
+    /// Writes done under a token.
+    GuardedWrites = "guarded writes done",
+    /// Writes refused because the token was over.
+    GuardsHeld = "guarded writes refused",
     /// Events that watches delivered.
     WatchEvents = "events watched",
     /// Progress that watches were told.

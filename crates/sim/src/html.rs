@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::history::{Asked, Operation, Told};
+use crate::locks::DESKS;
 use crate::report::{Report, Verdict};
 use crate::timeline::SpanKind;
 use crate::world::START_US;
@@ -126,7 +127,8 @@ impl Page {
         let mut links: Vec<_> = timeline.cuts.iter().map(|cut| cut.link).collect();
         links.sort_unstable();
         links.dedup();
-        let clients = report.history.iter().map(|operation| operation.client + 1).max().unwrap_or(0);
+        let asked = || report.history.iter().filter(|operation| operation.client < DESKS);
+        let clients = asked().map(|operation| operation.client + 1).max().unwrap_or(0);
         let height = ROW * (nodes + links.len() as u64 + clients) + 20;
         let _ = write!(
             self.text,
@@ -162,7 +164,7 @@ impl Page {
         for client in 0..clients {
             self.label(first + client * ROW, &format!("client {client}"));
         }
-        for operation in report.history.iter().take(OPERATIONS_MAX) {
+        for operation in asked().take(OPERATIONS_MAX) {
             self.operation(operation, first + operation.client * ROW);
         }
         if let Some(at) = timeline.healed_at {
@@ -176,7 +178,7 @@ impl Page {
 
     fn operation(&mut self, operation: &Operation, y: u64) {
         let class = match operation.told {
-            Told::Outcome(_) | Told::Range(_) | Told::Lease(_) | Told::Rejected(_) => "done",
+            Told::Outcome(_) | Told::Range(_) | Told::Lease(_) | Told::Lock(_) | Told::Rejected(_) => "done",
             Told::NotDone => "none",
             Told::Unknown => "unknown",
         };

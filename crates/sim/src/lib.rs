@@ -26,6 +26,7 @@ mod fault;
 mod history;
 mod html;
 mod ledger;
+mod locks;
 mod machine;
 mod members;
 mod network;

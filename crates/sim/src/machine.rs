@@ -19,6 +19,7 @@ use storage::{Disk, KnownPeers, MemDisk, Wal, WalReader};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::{EntryKey, Ledger};
+use crate::locks::LockDesk;
 use crate::members::Directory;
 use crate::plan::Shape;
 use crate::watches::Desk;
@@ -116,6 +117,7 @@ pub(crate) struct Process {
     /// The ballot it was last seen to lead.
     pub(crate) led: base::Ballot,
     pub(crate) watches: Desk,
+    pub(crate) locks: LockDesk,
     pub(crate) started_at: u64,
     pub(crate) turns: u64,
     /// Entry of the membership last seen in effect.
@@ -270,6 +272,7 @@ impl Machine {
             handed,
             led: base::Ballot::ZERO,
             watches: Desk::new(config.seed),
+            locks: LockDesk::default(),
             started_at: now,
             turns: 0,
             membership: None,

@@ -162,6 +162,7 @@ pub const HUNTS: &[Hunt] = {
         sharp(D::AmnesiacVotes, By::Raft, Aim::EmptyReturn, 20),
         sharp(D::PreVotesCount, By::Raft, Aim::LongWays, 200),
         hunt(D::StaleExpiry, By::Raft, On::Network, 40),
+        hunt(D::LockWithoutRecheck, By::Raft, On::Calm, 40),
         hunt(D::LeaseTimeKept, By::Raft, On::Network, 40),
         hunt(D::WatchFloorLost, By::Raft, On::Network, 40),
         hunt(D::WatchHistoryTwice, By::Raft, On::Calm, 60),

@@ -11,7 +11,7 @@ use mvcc::{Command, OutcomeResult, RangeResult, Reject, TxnResult};
 use crate::history::{Asked, Operation, Told};
 use crate::settled::{LeaseEnd, Settled};
 use crate::watches::WatchRecord;
-use crate::workload::{ACCOUNTS, BANK, FORKS, LISTS_PREFIX, PAIRS, TOTAL};
+use crate::workload::{ACCOUNTS, BANK, FENCES, FORKS, LISTS_PREFIX, PAIRS, TOTAL};
 
 /// The history, and whether the answers in it can all be true; if not, why.
 ///
@@ -63,6 +63,7 @@ fn recorded(history: &[(Operation, Option<u64>)], watches: &[WatchRecord]) -> Hi
         Workload::Bank { prefix: BANK.into(), accounts: ACCOUNTS, total: TOTAL },
         Workload::WriteSkew { prefix: PAIRS.into() },
         Workload::LongFork { prefix: FORKS.into() },
+        Workload::Fence { prefix: FENCES.into() },
     ];
     let header = Header {
         nodes: (1..=nodes).map(|node| NodeId(node).to_string()).collect(),
@@ -158,17 +159,19 @@ fn request(asked: &Asked) -> Request {
         Asked::Read(read) => Request::Range(range(read)),
         Asked::Write(Command::Put(one)) => Request::Put(put(one)),
         Asked::Write(Command::DeleteRange(one)) => Request::DeleteRange(delete(one)),
-        Asked::Write(Command::Txn(one)) => Request::Txn(txn(one)),
+        Asked::Write(Command::Txn(one)) | Asked::ReadTxn(one) => Request::Txn(txn(one)),
         Asked::Write(Command::Compact(one)) => Request::Compact(record::Compact { revision: one.revision.0 }),
         Asked::Write(Command::LeaseGrant(one)) => Request::Lease(record::Lease::Grant { id: one.id.0, ttl: one.ttl_s }),
         Asked::Write(Command::LeaseRevoke(one)) => Request::Lease(record::Lease::Revoke { id: one.id.0 }),
         Asked::KeepAlive(id) => Request::Lease(record::Lease::KeepAlive { id: id.0 }),
+        Asked::Lock { name, lease } => Request::Lock(record::Lock::Acquire { name: bytes(name), lease: lease.0 }),
+        Asked::Unlock { key } => Request::Lock(record::Lock::Release { key: bytes(key) }),
         Asked::Write(other) => unreachable!("no client asks for {other:?}"),
     }
 }
 
 fn range(read: &mvcc::RangeRequest) -> record::Range {
-    // Clients read whole ranges in key order; what is not set here is at rest in every request they make.
+    // What is not set here is at rest in every request that is made.
     record::Range {
         key: bytes(&read.key),
         range_end: bytes(&read.range_end),
@@ -177,6 +180,19 @@ fn range(read: &mvcc::RangeRequest) -> record::Range {
         level: if read.serializable { record::Level::Serializable } else { record::Level::Strict },
         keys_only: read.keys_only,
         count_only: read.count_only,
+        sort_order: match read.sort_order {
+            mvcc::SortOrder::None | mvcc::SortOrder::Unknown => record::SortOrder::None,
+            mvcc::SortOrder::Ascend => record::SortOrder::Ascend,
+            mvcc::SortOrder::Descend => record::SortOrder::Descend,
+        },
+        sort_target: match read.sort_target {
+            mvcc::SortTarget::Key | mvcc::SortTarget::Unknown => record::SortTarget::Key,
+            mvcc::SortTarget::Version => record::SortTarget::Version,
+            mvcc::SortTarget::Create => record::SortTarget::Create,
+            mvcc::SortTarget::Mod => record::SortTarget::Mod,
+            mvcc::SortTarget::Value => record::SortTarget::Value,
+        },
+        max_create_revision: read.max_create_revision.0.max(0),
         ..record::Range::default()
     }
 }
@@ -247,6 +263,8 @@ fn outcome(told: &Told) -> Outcome {
         Told::Range(answer) => done(answer.revision, range_response(&answer.result)),
         // The header of such an answer says nothing about the lease.
         Told::Lease(times) => done(Revision(0), Response::Lease { id: 0, ttl: times.map_or(0, |times| times.ttl_s) }),
+        Told::Lock(Some(held)) => done(held.revision, Response::Lock { key: bytes(&held.key), token: held.token.0 }),
+        Told::Lock(None) => Outcome::Failed { reason: "the lease is over".to_owned() },
         Told::NotDone => Outcome::Failed { reason: "not done".to_owned() },
         Told::Unknown => Outcome::Unknown,
     }
@@ -308,82 +326,5 @@ fn txn_response(txn: &TxnResult) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
-    use mvcc::{KeyValue, PutResult, RangeResponse};
-
-    use super::*;
-
-    fn operation(called_at: u64, asked: Asked, told: Told) -> Operation {
-        let (client, node, connection, returned_at) = (1, NodeId(1), 0, Some(called_at + 3));
-        Operation { client, node, connection, called_at, returned_at, asked, told }
-    }
-
-    fn put(called_at: u64, revision: i64) -> Operation {
-        let outcome = mvcc::Outcome { revision: Revision(revision), result: OutcomeResult::Put(PutResult::default()) };
-        let put = mvcc::Put { key: "k".into(), value: revision.to_string().into(), ..mvcc::Put::default() };
-        operation(called_at, Asked::Write(Command::Put(put)), Told::Outcome(outcome))
-    }
-
-    fn get(called_at: u64, revision: i64, serializable: bool) -> Operation {
-        let kv = KeyValue {
-            key: "k".into(),
-            value: revision.to_string().into(),
-            create_revision: Revision(2),
-            mod_revision: Revision(revision),
-            version: revision - 1,
-            ..KeyValue::default()
-        };
-        let result = RangeResult { kvs: vec![kv], more: false, count: 1 };
-        let request = mvcc::RangeRequest { key: "k".into(), serializable, ..mvcc::RangeRequest::default() };
-        operation(called_at, Asked::Read(request), Told::Range(RangeResponse { revision: Revision(revision), result }))
-    }
-
-    /// The log did what clients were told, and this.
-    fn settled(history: &[Operation], also: &[Operation]) -> Settled {
-        let mut settled = Settled::default();
-        for operation in history.iter().chain(also) {
-            if let (Asked::Write(command), Told::Outcome(outcome)) = (&operation.asked, &operation.told) {
-                settled.add(operation.called_at, command.encode(), outcome.clone());
-            }
-        }
-        settled
-    }
-
-    fn verdict(history: &[Operation]) -> Result<(), String> {
-        judge(history, &[], &settled(history, &[]), 5).1
-    }
-
-    #[test]
-    fn a_stale_read_is_found_unless_it_may_be_stale() {
-        assert_eq!(verdict(&[put(1, 2), put(6, 3), get(10, 3, false)]), Ok(()));
-        assert!(verdict(&[put(1, 2), put(6, 3), get(10, 2, false)]).is_err());
-        let elsewhere = Operation { node: NodeId(2), ..get(10, 2, true) };
-        assert_eq!(verdict(&[put(1, 2), put(6, 3), elsewhere]), Ok(()));
-        assert!(verdict(&[put(1, 2), put(6, 3), get(10, 2, true)]).is_err(), "back on one connection");
-    }
-
-    #[test]
-    fn a_revision_given_twice_is_found() {
-        let other = Asked::Write(Command::Put(mvcc::Put { key: "other".into(), ..mvcc::Put::default() }));
-        assert!(verdict(&[put(1, 2), Operation { asked: other, ..put(2, 2) }]).is_err());
-    }
-
-    #[test]
-    fn what_is_done_twice_or_for_nobody_is_found() {
-        let history = [put(1, 2), get(6, 2, false)];
-        assert_eq!(judge(&history, &[], &settled(&history, &[]), 5).1, Ok(()));
-        assert!(judge(&history, &[], &settled(&history, &[put(7, 3)]), 5).1.is_err());
-        assert!(judge(&history, &[], &settled(&history, &[put(7, 2)]), 5).1.is_err());
-    }
-
-    #[test]
-    fn the_log_says_what_the_client_does_not_know() {
-        let unknown = Operation { told: Told::Unknown, returned_at: None, ..put(1, 2) };
-        let history = [unknown.clone(), get(6, 2, false)];
-        assert_eq!(judge(&history, &[], &settled(&[], &[put(4, 2)]), 5).1, Ok(()));
-        // The read shows it, but the log does not have it.
-        assert!(judge(&history, &[], &settled(&[], &[]), 5).1.is_err());
-        let resolved = settled(&[], &[]).resolve(&[unknown]).expect("nothing was done");
-        assert_eq!(resolved[0].0.told, Told::NotDone);
-    }
-}
+#[path = "recorded_tests.rs"]
+mod tests;

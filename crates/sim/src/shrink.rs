@@ -100,7 +100,8 @@ impl Search {
     }
 
     fn drop_clients(&mut self) {
-        for client in 0..self.best.clients {
+        let clients = self.plan().operations.iter().map(|operation| operation.client + 1).max().unwrap_or(0);
+        for client in 0..clients {
             let mut plan = self.plan();
             plan.operations.retain(|operation| operation.client != client);
             if !plan.operations.is_empty() {

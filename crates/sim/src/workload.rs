@@ -134,6 +134,23 @@ pub enum Intent {
     },
     /// End the client's lease.
     Revoke,
+    /// Wait for a lock on the client's lease, or on one of so many seconds if it has none. Who holds one writes.
+    Lock {
+        /// The lock.
+        lock: u64,
+        /// How long a new lease lives without a renewal.
+        ttl_s: i64,
+    },
+    /// Write under the token of the lock that the client believes to hold; else see what others wrote.
+    Guarded {
+        /// Where to look.
+        lock: u64,
+    },
+    /// Give back the lock that the client believes to hold; else see what others wrote.
+    Unlock {
+        /// Where to look.
+        lock: u64,
+    },
     /// Move the compaction floor to so many revisions ago.
     Compact {
         /// How far back.
@@ -161,6 +178,14 @@ const PAIRS_MAX: u64 = 2;
 pub(crate) const LEASED: &str = "leased/";
 /// Clients that have leases and nothing else.
 const LEASING_CLIENTS: u64 = 2;
+/// Names of locks begin with this.
+pub(crate) const LOCKS: &str = "lock/";
+/// Keys that only holders of a lock write begin with this.
+pub(crate) const FENCES: &str = "fence/";
+/// Locks.
+const LOCKS_MAX: u64 = 2;
+/// Clients that want locks.
+const LOCKING_CLIENTS: u64 = 4;
 /// Keys that are created by one client each begin with this.
 pub(crate) const FORKS: &str = "fork/";
 
@@ -189,6 +214,7 @@ pub(crate) fn operations(config: &Config) -> Vec<PlannedOperation> {
         }
     }
     all.extend(leases(config, end));
+    all.extend(locks(config, end));
     all.sort_by_key(|operation| operation.at);
     all
 }
@@ -210,6 +236,32 @@ fn leases(config: &Config, end: u64) -> Vec<PlannedOperation> {
             let node = NodeId(between(&mut prng, 1, config.nodes));
             all.push(PlannedOperation { at, client, node, patience_us, intent });
             at += if percent(&mut prng, 8) { 7_000_000 } else { between(&mut prng, 100_000, 1_500_000) };
+        }
+    }
+    all
+}
+
+/// What clients that want locks do: they wait for them without renewing anything, hold them for a while, write, and
+/// sleep now and then for longer than their lease lives.
+fn locks(config: &Config, end: u64) -> Vec<PlannedOperation> {
+    let mut prng = stream(config.seed, 6);
+    let mut all = Vec::new();
+    let first = config.clients + LEASING_CLIENTS.min(config.clients);
+    for client in first..first + LOCKING_CLIENTS.min(config.clients) {
+        let mut at = between(&mut prng, 100_000, 1_500_000);
+        while at < end {
+            let lock = prng.below(LOCKS_MAX);
+            let intent = match prng.below(20) {
+                0..7 => Intent::Lock { lock, ttl_s: between(&mut prng, 1, 6) as i64 },
+                7..11 => Intent::Guarded { lock },
+                11..16 => Intent::KeepAlive,
+                16..19 => Intent::Unlock { lock },
+                _ => Intent::Revoke,
+            };
+            let patience_us = *pick(&mut prng, &[1_500_000, 4_000_000, 9_000_000]);
+            let node = NodeId(between(&mut prng, 1, config.nodes));
+            all.push(PlannedOperation { at, client, node, patience_us, intent });
+            at += if percent(&mut prng, 8) { 7_000_000 } else { between(&mut prng, 50_000, 800_000) };
         }
     }
     all
@@ -263,6 +315,16 @@ pub fn list_bytes(list: u64) -> String {
 /// The bytes of an account's key.
 pub(crate) fn account_bytes(account: u64) -> String {
     format!("{BANK}{account}")
+}
+
+/// The name of a lock.
+pub(crate) fn lock_name(lock: u64) -> String {
+    format!("{LOCKS}{lock}")
+}
+
+/// The bytes of the key that the holders of a lock write.
+pub(crate) fn fence_bytes(lock: u64) -> String {
+    format!("{FENCES}{lock}")
 }
 
 /// The first key behind all that begin with `prefix`, which ends in a slash.

@@ -62,6 +62,18 @@ fn a_new_leader_that_ends_leases_too_early_is_found_by_the_histories() {
 }
 
 #[test]
+fn a_lock_without_a_second_look_is_found_by_the_histories() {
+    found(Defect::LockWithoutRecheck, Profile::Calm, &[FailureKind::History]);
+    // The checker of locks says so in most runs, that of leases in the others: the lease was over.
+    let failures = (0..20).filter_map(|seed| {
+        let report = sim::run(&config(seed, Profile::Calm, Some(Defect::LockWithoutRecheck)));
+        report.verdict.failure().map(|failure| failure.detail.clone())
+    });
+    let by_locks = failures.filter(|words| words.starts_with("lock: lock ")).count();
+    assert!(by_locks >= 3, "the checker of locks found it in {by_locks} runs only");
+}
+
+#[test]
 fn a_log_that_forgets_is_found_when_it_starts_or_before() {
     let kinds = [FailureKind::Recovery];
     found(Defect::DamageTruncated, Profile::Disk, &kinds);

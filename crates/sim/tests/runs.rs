@@ -33,11 +33,16 @@ fn met(counters: &Counters, expected: &[Counter]) {
     assert!(unmet.is_empty(), "these runs never met {unmet:?}");
 }
 
+/// What clients that want locks go through.
+const LOCKING: [Counter; 5] =
+    [Counter::LocksGranted, Counter::LockWaits, Counter::LocksLost, Counter::GuardedWrites, Counter::GuardsHeld];
+
 #[test]
 fn without_faults_everything_is_done() {
     let (counters, effects) = batch(Profile::Calm, 0..4, 10);
     assert!(effects.is_empty());
     met(&counters, &[Counter::Writes, Counter::Reads, Counter::LocalReads, Counter::Compactions, Counter::Audits]);
+    met(&counters, &LOCKING);
     assert_eq!(counters.get(Counter::NotDone), 0, "nothing is refused by a calm cluster");
     assert_eq!(counters.get(Counter::Elections), 4, "a calm cluster keeps its first leader");
 }
@@ -55,6 +60,24 @@ fn the_recorded_history_says_enough_to_be_judged_by_every_checker() {
     let mut writer = check::history::Writer::new(&mut file, &history.header).expect("memory");
     history.operations.iter().for_each(|operation| writer.write(operation).expect("memory"));
     assert_eq!(check::history::read(&file[..]).expect("own file"), history);
+}
+
+/// Locks go through every protocol, and through every profile but the one in which nothing has to work.
+#[test]
+fn locks_have_one_holder_whatever_happens() {
+    for protocol in kernel::Protocol::ALL {
+        for profile in Profile::ALL.iter().filter(|profile| **profile != Profile::OverTheLimit) {
+            let mut judged = 0;
+            for seed in 0..2 {
+                let report = passes(&Config { protocol: *protocol, ..config(seed, *profile, 10) });
+                judged += match check::check(&report.recorded, check::Property::Lock, &check::Options::default()) {
+                    check::Verdict::Possible { judged } => judged,
+                    verdict => panic!("{protocol} in {profile}: {verdict:?}"),
+                };
+            }
+            assert!(judged > 10, "{protocol} in {profile} judges {judged} operations on locks only");
+        }
+    }
 }
 
 #[test]
@@ -76,6 +99,7 @@ fn nothing_goes_wrong_when_the_network_does() {
 fn nothing_promised_is_lost_in_crashes() {
     let (counters, _) = batch(Profile::Crash, 0..6, 20);
     met(&counters, &[Counter::Recoveries, Counter::SnapshotsInstalled, Counter::Unknown]);
+    met(&counters, &LOCKING);
     met(&counters, &[Counter::WatchEvents, Counter::WatchProgress, Counter::WatchPages, Counter::WatchStreamsLost]);
 }
 

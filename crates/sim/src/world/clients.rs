@@ -1,5 +1,7 @@
 //! The clients: each does one thing at a time, waits so long and no longer, and remembers what it was told.
 
+mod locking;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use base::{LeaseId, NodeId, Revision};
@@ -10,10 +12,12 @@ use mvcc::{
 };
 
 use crate::history::{Asked, Operation, Told};
+use crate::locks::Errand;
 use crate::workload::{
     ACCOUNTS, BANK, FORKS, Intent, LEASED, PAIRS, PlannedOperation, TOTAL, account_bytes, key_bytes, list_bytes,
     prefix_end,
 };
+use locking::{Holding, look_at_fence};
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +27,15 @@ pub(crate) enum Caller {
     Operator,
     /// Somebody who asked for a change of the members.
     Members,
+    /// The node itself, for one that waits for a lock; with the operation in the history.
+    Desk(Errand, usize),
+}
+
+/// What to read once a node is fresh enough.
+#[derive(Clone, Debug)]
+pub(crate) enum Reading {
+    Range(RangeRequest),
+    Txn(Txn),
 }
 
 /// A request at a node.
@@ -33,7 +46,7 @@ pub(crate) struct Call {
     pub(crate) machine: usize,
     pub(crate) life: u64,
     /// The read to serve once the node is fresh enough.
-    pub(crate) read: Option<RangeRequest>,
+    pub(crate) read: Option<Reading>,
 }
 
 /// A client.
@@ -45,14 +58,29 @@ struct Client {
     waiting: Option<u64>,
     /// The operation in the history it waits for, and the plan it belongs to.
     current: Option<(usize, usize)>,
-    /// What comes after the answer: the write of a read-modify-write.
-    then_write: bool,
+    /// What comes after the answer.
+    then: Then,
     /// The highest revision it was told of.
     seen: Revision,
     /// Counts its writes, for unique values.
     writes: u64,
     /// The lease it has, as far as it knows.
     lease: Option<LeaseId>,
+    /// The lock it asked for last.
+    wants: u64,
+    /// The lock it holds, as far as it knows.
+    holds: Option<Holding>,
+}
+
+/// The second step of what a client does.
+#[derive(Clone, Copy, Default)]
+enum Then {
+    #[default]
+    Nothing,
+    /// The write of a read-modify-write.
+    Write,
+    /// This lock, now that there is a lease.
+    Lock(u64),
 }
 
 /// All clients, and all requests on their way.
@@ -112,9 +140,11 @@ impl Clients {
             return Next::Wait(start + planned.at);
         }
         self.clients[place].todo.pop_front();
+        self.clients[place].then = match planned.intent {
+            Intent::Swap { .. } | Intent::Append { .. } | Intent::Transfer { .. } => Then::Write,
+            _ => Then::Nothing,
+        };
         let asked = self.first_step(client, &planned.intent);
-        self.clients[place].then_write =
-            matches!(planned.intent, Intent::Swap { .. } | Intent::Append { .. } | Intent::Transfer { .. });
         self.begin(client, number, now, asked)
     }
 
@@ -153,19 +183,19 @@ impl Clients {
         let seen = match &told {
             Told::Outcome(outcome) => outcome.revision,
             Told::Range(answer) => answer.revision,
-            Told::Lease(_) | Told::Rejected(_) | Told::NotDone | Told::Unknown => Revision(0),
+            Told::Lock(Some(held)) => held.revision,
+            Told::Lease(_) | Told::Lock(None) | Told::Rejected(_) | Told::NotDone | Told::Unknown => Revision(0),
         };
         self.clients[place].seen = self.clients[place].seen.max(seen);
         if matches!(told, Told::Lease(None)) {
             self.clients[place].lease = None;
         }
-        let second = match &told {
-            Told::Range(answer) if self.clients[place].then_write => {
-                Some(self.second_step(client, number, &answer.result.kvs))
-            }
+        self.learn_of_lock(client, operation, &told);
+        let second = match (std::mem::take(&mut self.clients[place].then), &told) {
+            (Then::Write, Told::Range(answer)) => Some(self.second_step(client, number, &answer.result.kvs)),
+            (Then::Lock(lock), Told::Outcome(_)) => Some(self.lock(client, lock, 0)),
             _ => None,
         };
-        self.clients[place].then_write = false;
         let entry = &mut self.history[operation];
         entry.returned_at = (told != Told::Unknown).then_some(now);
         entry.told = told;
@@ -233,6 +263,9 @@ impl Clients {
                 Some(id) => Asked::Write(Command::LeaseRevoke(LeaseRevoke { id })),
                 None => self.grant(client, 2),
             },
+            Intent::Lock { lock, ttl_s } => self.lock(client, lock, ttl_s),
+            Intent::Guarded { lock } => self.write_guarded(client).unwrap_or_else(|| look_at_fence(lock)),
+            Intent::Unlock { lock } => self.unlock(client).unwrap_or_else(|| look_at_fence(lock)),
             Intent::Compact { back } => {
                 Asked::Write(Command::Compact(Compact { revision: Revision((seen - back as i64).max(1)) }))
             }

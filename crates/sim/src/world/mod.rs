@@ -9,6 +9,7 @@ mod faults;
 mod host;
 mod io;
 mod links;
+mod locks;
 mod monitor;
 mod operator;
 mod traffic;
@@ -36,6 +37,7 @@ use crate::timeline::Timeline;
 use crate::trace::Trace;
 use crate::watches::WatchClients;
 use clients::Clients;
+use locks::LockStep;
 use monitor::Monitor;
 use operator::Operator;
 use watches::WatchStep;
@@ -66,6 +68,7 @@ pub(crate) enum Happening {
     Answer { client: u64, ticket: u64, told: Box<Told> },
     Patience { client: u64, ticket: u64 },
     Watch(WatchStep),
+    Lock { machine: usize, life: u64, step: LockStep },
     Heal,
     Look,
 }
@@ -235,6 +238,7 @@ impl<'a> World<'a> {
             Happening::Answer { client, ticket, told } => self.answered(client, ticket, *told),
             Happening::Patience { client, ticket } => self.impatient(client, ticket),
             Happening::Watch(step) => self.watch(step),
+            Happening::Lock { machine, life, step } => self.lock_step(machine, life, step),
             Happening::Heal => self.heal(),
             Happening::Look => {
                 self.look();

@@ -5,13 +5,16 @@ use mvcc::Engine;
 use mvcc::range::ReadError;
 use node::{Event, LeaseAsk, Request, Response, Ticket};
 
-use super::clients::{Call, Caller, Next, is_conflict};
+use super::clients::{Call, Caller, Next, Reading, is_conflict};
 use super::{Happening, START_US, World};
 use crate::counters::Counter;
 use crate::history::{Asked, Told};
 use crate::machine::GROUP;
 use crate::random::between;
 use crate::report::FailureKind;
+
+/// A transaction reads no more than this.
+const READ_BYTES_MAX: usize = 1 << 20;
 
 impl World<'_> {
     /// A client looks what to do.
@@ -57,21 +60,29 @@ impl World<'_> {
                 self.counters.count(Counter::LocalReads);
                 self.send_answer(client, ticket, told);
             }
-            Asked::Read(request) => {
-                self.clients.calls.insert(ticket, Call { read: Some(request), ..call });
-                self.tell(machine, Event::Request(Ticket(ticket), Request::Read { group: GROUP }));
-            }
-            Asked::KeepAlive(lease) => {
+            Asked::Lock { name, lease } => {
                 self.clients.calls.insert(ticket, call);
-                let request = Request::Lease { group: GROUP, lease, ask: LeaseAsk::KeepAlive };
-                self.tell(machine, Event::Request(Ticket(ticket), request));
+                self.begin_lock(machine, ticket, name, lease);
             }
-            Asked::Write(command) => {
+            Asked::Unlock { key } => {
                 self.clients.calls.insert(ticket, call);
-                let request = Request::Propose { group: GROUP, payload: command.encode() };
-                self.tell(machine, Event::Request(Ticket(ticket), request));
+                self.begin_unlock(machine, ticket, key);
             }
+            asked => self.submit(machine, ticket, call, asked),
         }
+    }
+
+    /// The node is asked, in whosever name.
+    pub(super) fn submit(&mut self, machine: usize, ticket: u64, call: Call, asked: Asked) {
+        let (read, request) = match asked {
+            Asked::Read(request) => (Some(Reading::Range(request)), Request::Read { group: GROUP }),
+            Asked::ReadTxn(txn) => (Some(Reading::Txn(txn)), Request::Read { group: GROUP }),
+            Asked::KeepAlive(lease) => (None, Request::Lease { group: GROUP, lease, ask: LeaseAsk::KeepAlive }),
+            Asked::Write(command) => (None, Request::Propose { group: GROUP, payload: command.encode() }),
+            Asked::Lock { .. } | Asked::Unlock { .. } => unreachable!("the lock service asks for something else"),
+        };
+        self.clients.calls.insert(ticket, Call { read, ..call });
+        self.tell(machine, Event::Request(Ticket(ticket), request));
     }
 
     fn read(&mut self, machine: usize, request: &mvcc::RangeRequest) -> Told {
@@ -85,13 +96,24 @@ impl World<'_> {
         }
     }
 
+    fn read_txn(&mut self, machine: usize, txn: &mvcc::Txn) -> Told {
+        match mvcc::read_txn(&*self.machines[machine].engine.view(), txn, READ_BYTES_MAX) {
+            Ok(outcome) => Told::Outcome(outcome),
+            Err(fault) => {
+                self.fail(FailureKind::Stopped, format!("a transaction that reads fails: {fault}"));
+                Told::NotDone
+            }
+        }
+    }
+
     /// The node answers a request itself.
     pub(super) fn reply(&mut self, machine: usize, ticket: Ticket, response: &Response) {
         let told = match response {
             Response::ReadReady => {
                 let read = self.clients.calls.get(&ticket.0).and_then(|call| call.read.clone());
                 match read {
-                    Some(request) => self.read(machine, &request),
+                    Some(Reading::Range(request)) => self.read(machine, &request),
+                    Some(Reading::Txn(txn)) => self.read_txn(machine, &txn),
                     None => {
                         let detail = format!("request {} is no read and is told to read", ticket.0);
                         return self.fail(FailureKind::Answers, detail);
@@ -123,7 +145,7 @@ impl World<'_> {
             let detail = format!("n{} answers request {} of another node: {told:?}", machine + 1, ticket.0);
             return self.fail(FailureKind::Answers, detail);
         }
-        if matches!(told, Told::Outcome(_)) {
+        if matches!(told, Told::Outcome(_)) && call.read.is_none() {
             self.monitor.wrote(now);
             let is_late = self.machines[machine].id.0 > self.config.nodes;
             self.counters.add(Counter::DoneByJoined, u64::from(is_late));
@@ -132,6 +154,7 @@ impl World<'_> {
             Caller::Client(client) => self.send_answer(client, ticket.0, told),
             Caller::Members => self.operator.answered(ticket.0),
             Caller::Operator => {}
+            Caller::Desk(errand, operation) => self.errand_done(machine, errand, operation, told),
         }
     }
 
@@ -149,6 +172,9 @@ impl World<'_> {
             return;
         }
         self.count(&told);
+        if let Some(is_done) = self.clients.guarded(client, &told) {
+            self.counters.count(if is_done { Counter::GuardedWrites } else { Counter::GuardsHeld });
+        }
         let now = self.now();
         let next = self.clients.told(client, now, told);
         self.follow(client, next);
@@ -157,6 +183,7 @@ impl World<'_> {
     /// The client has waited long enough.
     pub(super) fn impatient(&mut self, client: u64, ticket: u64) {
         if self.clients.waits_for(client, ticket) {
+            self.give_up_lock(ticket);
             // A read that nobody hears the answer of has no effect; of a write nobody can tell.
             let now = self.now();
             self.count(&Told::Unknown);
@@ -173,7 +200,8 @@ impl World<'_> {
             match call.caller {
                 Caller::Client(client) => self.send_answer(client, ticket, Told::Unknown),
                 Caller::Members => self.operator.answered(ticket),
-                Caller::Operator => {}
+                // Nobody is there to be told: what the node asked for itself stays unknown.
+                Caller::Operator | Caller::Desk(..) => {}
             }
         }
     }
@@ -184,6 +212,8 @@ impl World<'_> {
             Told::Range(_) => self.counters.count(Counter::Reads),
             Told::Lease(Some(_)) => self.counters.count(Counter::LeasesRenewed),
             Told::Lease(None) => self.counters.count(Counter::LeasesNotFound),
+            // Counted where they are granted, or lost.
+            Told::Lock(_) => {}
             Told::Rejected(_) => self.counters.count(Counter::RevisionRefused),
             Told::NotDone => return self.counters.count(Counter::NotDone),
             Told::Unknown => return self.counters.count(Counter::Unknown),

@@ -224,6 +224,7 @@ impl World<'_> {
         after: Revision,
         changes: Option<Vec<mvcc::Change>>,
     ) {
+        self.wake_locks(machine);
         let life = self.machines[machine].life;
         let Some(process) = &mut self.machines[machine].process else { return };
         if process.watches.publish(before, after, changes) {
