@@ -5,6 +5,9 @@
 //! carry many requests, as much time as the last one took passes before the next one starts. On an idle machine that is
 //! short; on a busy one rounds take longer, so they get rarer and larger, and cost less. A client that is alone, or
 //! nearly so, never waits.
+//!
+//! A round of writes costs fsyncs, so the more it carried the more is saved by waiting for as many again; one of reads
+//! costs a few messages, and waits no longer than it took.
 
 use std::time::Duration;
 
@@ -12,14 +15,27 @@ use base::Instant;
 
 /// Requests in a round that count as many.
 const MANY: usize = 8;
-/// The pause after a round that carried many requests, at most.
-const PAUSE_MAX: Duration = Duration::from_millis(1);
-/// Requests waiting longer than this go whatever is under way: on a slow network rounds overlap.
-const WAIT_MAX: Duration = Duration::from_millis(1);
+
+/// How long rounds of a kind may be put off.
+#[derive(Debug)]
+struct Patience {
+    /// The pause after a round that carried many requests, at most.
+    pause_max: Duration,
+    /// Whether that pause grows with what the round carried.
+    grows: bool,
+    /// Requests waiting longer than this go whatever is under way: on a slow network rounds overlap.
+    wait_max: Duration,
+}
+
+const WRITES: Patience =
+    Patience { pause_max: Duration::from_millis(2), grows: true, wait_max: Duration::from_millis(2) };
+const READS: Patience =
+    Patience { pause_max: Duration::from_millis(1), grows: false, wait_max: Duration::from_millis(1) };
 
 /// The pace of one kind of round in one group.
 #[derive(Debug)]
 pub(crate) struct Pace {
+    patience: &'static Patience,
     /// When the last round started, and what it carried.
     started: Instant,
     carried: usize,
@@ -29,14 +45,22 @@ pub(crate) struct Pace {
     waiting_since: Option<Instant>,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        let start = Instant::default();
-        Self { started: start, carried: 0, finished: Some(start), waiting_since: None }
-    }
-}
-
 impl Pace {
+    /// For rounds that append to the log.
+    pub(crate) fn of_writes() -> Self {
+        Self::new(&WRITES)
+    }
+
+    /// For rounds that confirm leadership.
+    pub(crate) fn of_reads() -> Self {
+        Self::new(&READS)
+    }
+
+    fn new(patience: &'static Patience) -> Self {
+        let start = Instant::default();
+        Self { patience, started: start, carried: 0, finished: Some(start), waiting_since: None }
+    }
+
     /// A request waits for the next round.
     pub(crate) fn wait(&mut self, now: Instant) {
         self.waiting_since.get_or_insert(now);
@@ -51,15 +75,22 @@ impl Pace {
     pub(crate) fn due(&self) -> Option<Instant> {
         let since = self.waiting_since?;
         Some(match self.finished {
-            None => since + WAIT_MAX,
-            Some(finished) if self.carried > MANY => finished + finished.since(self.started).min(PAUSE_MAX),
+            None => since + self.patience.wait_max,
+            Some(finished) if self.carried > MANY => finished + self.pause(finished),
             Some(_) => since,
         })
     }
 
+    fn pause(&self, finished: Instant) -> Duration {
+        let took = finished.since(self.started).min(self.patience.pause_max);
+        let times = if self.patience.grows { self.carried / MANY } else { 1 };
+        // Above some thousand it is the most anyway, unless the round took no time at all.
+        (took * times.min(1024) as u32).min(self.patience.pause_max)
+    }
+
     /// A round starts now with this many requests.
     pub(crate) fn start(&mut self, now: Instant, carried: usize) {
-        *self = Self { started: now, carried, finished: None, waiting_since: None };
+        *self = Self { started: now, carried, finished: None, waiting_since: None, ..*self };
     }
 }
 
@@ -71,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_lone_request_goes_at_once() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::of_writes();
         assert_eq!(pace.due(), None);
         pace.wait(NOW);
         assert_eq!(pace.due(), Some(NOW));
@@ -81,25 +112,46 @@ mod tests {
         assert_eq!(pace.due(), Some(NOW + Duration::from_micros(301)));
     }
 
+    /// The pause after a round that took so long and carried so much.
+    fn pause_after(mut pace: Pace, took: u64, carried: usize) -> Duration {
+        pace.start(NOW, carried);
+        pace.wait(NOW + Duration::from_micros(100));
+        let finished = NOW + Duration::from_micros(took);
+        pace.finish(finished);
+        pace.finish(finished + Duration::from_micros(50));
+        pace.due().expect("somebody waits").since(finished)
+    }
+
     #[test]
-    fn after_a_round_with_many_requests_comes_a_pause_as_long() {
+    fn after_a_round_with_many_reads_comes_a_pause_as_long() {
         for (took, pause) in [(200, 200), (5000, 1000)] {
-            let mut pace = Pace::default();
-            pace.start(NOW, MANY + 1);
-            pace.wait(NOW + Duration::from_micros(100));
-            let finished = NOW + Duration::from_micros(took);
-            pace.finish(finished);
-            pace.finish(finished + Duration::from_micros(50));
-            assert_eq!(pace.due(), Some(finished + Duration::from_micros(pause)));
+            for carried in [MANY + 1, 10 * MANY] {
+                assert_eq!(pause_after(Pace::of_reads(), took, carried), Duration::from_micros(pause));
+            }
+        }
+    }
+
+    #[test]
+    fn the_more_writes_a_round_carried_the_longer_the_next_one_gathers() {
+        for (took, carried, pause) in [
+            (200, MANY + 1, 200),
+            (200, 2 * MANY, 400),
+            (200, 5 * MANY + 1, 1000),
+            (200, 11 * MANY, 2000),
+            (5000, MANY + 1, 2000),
+            (200, usize::MAX, 2000),
+        ] {
+            assert_eq!(pause_after(Pace::of_writes(), took, carried), Duration::from_micros(pause), "{took} {carried}");
         }
     }
 
     #[test]
     fn a_round_under_way_holds_the_next_one_only_so_long() {
-        let mut pace = Pace::default();
-        pace.start(NOW, 1);
-        pace.wait(NOW);
-        pace.wait(NOW + Duration::from_micros(900));
-        assert_eq!(pace.due(), Some(NOW + WAIT_MAX));
+        for (mut pace, wait_max) in [(Pace::of_writes(), WRITES.wait_max), (Pace::of_reads(), READS.wait_max)] {
+            pace.start(NOW, 1);
+            pace.wait(NOW);
+            pace.wait(NOW + Duration::from_micros(900));
+            assert_eq!(pace.due(), Some(NOW + wait_max));
+        }
     }
 }
