@@ -192,7 +192,8 @@ pub struct Options {
     pub search_memory_max: usize,
     /// Histories of at most this many operations are searched whole, not key by key.
     pub whole_operations_max: usize,
-    /// By how much a node's clock may run fast, in percent: so much earlier a lease may end.
+    /// By how much a node's clock may run fast against the one of the history, in percent: so much earlier a lease may
+    /// end. By default a node may be one percent fast and the recorder one percent slow.
     pub clock_error_percent: u64,
 }
 
@@ -203,7 +204,7 @@ impl Default for Options {
             search_steps_max: 5_000_000,
             search_memory_max: 1_000_000,
             whole_operations_max: 64,
-            clock_error_percent: 1,
+            clock_error_percent: 2,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Rules, in this order: no strict answer is older than what anybody knew before it was asked; no two writes share a
 //! revision; a write of unknown outcome happened where somebody saw it, or where nothing else explains an answer, at
-//! most once and not before it was invoked; every answer is that of a reference store at its revision.
+//! most once and not before it was invoked; every answer is that of a reference store at its revision. Unless the
+//! numbering is dense, nobody has recorded when leases ended: then keys that were ever on one are left out.
 //!
 //! Cost: O(n log n) comparisons plus the size of all answers. Only unknown outcomes that several operations could
 //! explain cost more; that search is bounded, and undecided beyond.
@@ -15,6 +16,9 @@ mod gaps;
 mod search;
 mod slots;
 pub(crate) mod timeline;
+mod unseen;
+
+use std::borrow::Cow;
 
 use crate::history::{History, Lease, Level, Numbering, Operation, Request};
 use crate::time::{Floor, floors};
@@ -27,14 +31,18 @@ use timeline::Timeline;
 pub fn check(history: &History, options: &Options) -> Verdict {
     let numbering = options.numbering.unwrap_or(history.header.numbering);
     let is_dense = numbering == Numbering::Dense;
-    if let Some(operation) = history.operations.iter().find(|operation| cannot_be_followed(operation, is_dense)) {
-        let why = format!("operation {} is about a lease that may end unseen, which cannot be followed", operation.id);
-        return Verdict::Undecided { why };
-    }
-    let floors = floors(&history.operations);
-    if let Err(impossible) = check_time(history, &floors) {
+    if let Err(impossible) = check_time(history, &floors(&history.operations)) {
         return impossible.into();
     }
+    let followed = if is_dense { dense(history) } else { unseen::followed(history) };
+    let history = match &followed {
+        Ok(history) => &**history,
+        Err(id) => {
+            let why = format!("operation {id} is about a lease that may end unseen, which cannot be followed");
+            return Verdict::Undecided { why };
+        }
+    };
+    let floors = floors(&history.operations);
     let timeline = match Timeline::new(history) {
         Ok(timeline) => timeline,
         Err(impossible) => return impossible.into(),
@@ -48,11 +56,15 @@ pub fn check(history: &History, options: &Options) -> Verdict {
     if verdict.is_possible() { verdict } else { search(true) }
 }
 
-/// A lease ends when its time is up. Whoever numbers densely has recorded that; else nobody knows of it.
-fn cannot_be_followed(operation: &Operation, is_dense: bool) -> bool {
-    match &operation.request {
-        Request::Lease(lease) if !lease.ended().is_empty() => !is_dense || operation.is_unknown(),
-        request => !is_dense && !request.attached().is_empty(),
+/// A lease ends when its time is up. Whoever numbers densely has recorded that; only of what nobody was told about it
+/// is unknown whether it ended.
+fn dense(history: &History) -> Result<Cow<'_, History>, u64> {
+    let is_open = |operation: &&Operation| {
+        operation.is_unknown() && matches!(&operation.request, Request::Lease(lease) if !lease.ended().is_empty())
+    };
+    match history.operations.iter().find(is_open) {
+        Some(operation) => Err(operation.id),
+        None => Ok(Cow::Borrowed(history)),
     }
 }
 

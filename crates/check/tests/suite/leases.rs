@@ -1,7 +1,7 @@
 //! Histories of leases: one with each rule broken, and odd ones that leases may have. Times are in seconds here.
 
 use check::Property::{self, Lease as Leases};
-use check::history::{Lease, Outcome, Put, Request, Response};
+use check::history::{DeleteRange, Lease, Outcome, Put, Request, Response};
 
 use crate::broken::broken;
 use crate::build::{Build, PUT, kv};
@@ -33,6 +33,17 @@ broken! {
     a_lease_ends_before_its_time: Leases, "before its time", Build::dense(), |h| {
         h.grant(0..1, 7, 5);
         expire(h, 4, 1);
+    }
+    a_lease_ends_before_any_clock_can_say_so: Leases, "before its time", Build::rising(), |h| {
+        h.grant(0..1, 7, 100);
+        look(h, 97, -1);
+    }
+    a_read_is_stale_beside_a_lease_that_ends_unseen: Property::RevisionOrder, "a correct store answers", Build::rising(), |h| {
+        h.grant(0..1, 7, 5);
+        h.leased_put(2..3, 2, "held", "1", 7);
+        h.put(4..5, 3, "a", "1");
+        h.put(6..7, 4, "a", "2");
+        h.get(8..9, 5, "a", &[kv("a", "1", 3, 3, 1)]);
     }
     a_renewed_lease_ends_by_its_old_time: Leases, "before its time", Build::dense(), |h| {
         h.grant(0..1, 7, 5);
@@ -107,6 +118,19 @@ legal! {
         h.grant(0..1, 7, 100);
         expire(h, 99, 1);
     }
+    the_clock_of_the_recorder_is_slow_as_well: Build::rising(), |h| {
+        h.grant(0..1, 7, 100);
+        look(h, 98, -1);
+    }
+    a_lease_ends_unseen_and_everything_else_is_followed: Build::rising(), |h| {
+        h.grant(0..1, 7, 5);
+        h.leased_put(2..3, 2, "held", "1", 7);
+        h.put(4..5, 3, "a", "1");
+        look(h, 6, -1);
+        h.get(7 * S..8 * S, 4, "held", &[]);
+        h.get(9 * S..10 * S, 4, "a", &[kv("a", "1", 3, 3, 1)]);
+        revoke(h, 11, 4);
+    }
     a_lease_lives_longer_than_it_must: Build::dense(), |h| {
         h.grant(0..1, 7, 5);
         look(h, 30, 2);
@@ -150,6 +174,19 @@ legal! {
         h.add(7 * S..8 * S, request, Outcome::Failed { reason: "requested lease not found".to_owned() });
         h.done(9 * S..10 * S, 2, Request::Put(put("a", "1")), PUT);
     }
+}
+
+#[test]
+fn a_write_to_keys_on_leases_and_to_others_cannot_be_followed_unseen() {
+    let mut built = Build::rising();
+    let h = &mut built;
+    h.grant(0..1, 7, 5);
+    h.leased_put(2..3, 2, "held/a", "1", 7);
+    h.put(4..5, 3, "held/b", "1");
+    let delete = DeleteRange { key: "held/".into(), range_end: "held0".into(), ..DeleteRange::default() };
+    h.done(6..7, 4, Request::DeleteRange(delete), Response::DeleteRange { deleted: 2, prev_kvs: Vec::new() });
+    let verdict = check::check(&built.0, Property::RevisionOrder, &check::Options::default());
+    assert!(matches!(&verdict, check::Verdict::Undecided { why } if why.contains("operation 4")), "{verdict:?}");
 }
 
 #[test]
