@@ -57,6 +57,34 @@ fn a_file_is_judged_and_the_exit_code_says_how() {
     assert_eq!(json["properties"][0]["operations"], serde_json::json!([2, 1]));
 }
 
+const WATCH: &str = r#"{"id":3,"client":3,"node":0,"invoked":1,"returned":9000000000,"request":{"watch":{"key":"a","start_revision":2}},"outcome":{"done":{"revision":3,"response":{"watch":{"batches":[{"at":3,"revision":1,"created":true},EVENTS{"at":7,"revision":3}]}}}}}"#;
+const EVENTS: &str =
+    r#"{"at":5,"revision":2,"events":[{"put":{"kv":{"key":"a","value":"1","create":2,"mod":2,"version":1}}}]},"#;
+const GRANT: &str = r#"{"id":4,"client":4,"node":0,"invoked":0,"returned":1000,"request":{"lease":{"grant":{"id":0,"ttl":2}}},"outcome":{"done":{"revision":2,"response":{"lease":{"id":77,"ttl":2}}}}}"#;
+const GONE: &str = r#"{"id":5,"client":4,"node":0,"invoked":NOW,"returned":NOW,"request":{"lease":{"time_to_live":{"id":77}}},"outcome":{"done":{"revision":2,"response":{"lease":{"id":77,"ttl":-1}}}}}"#;
+
+#[test]
+fn watches_and_leases_that_lie_are_named() {
+    if is_reference() {
+        return;
+    }
+    let header = HEADER.replace("dense", "rising");
+    let judge = |lines: &[&str]| {
+        let output = check(lines, &[]);
+        (output.status.code(), texts(&output).0)
+    };
+    let (whole, torn) = (WATCH.replace("EVENTS", EVENTS), WATCH.replace("EVENTS", ""));
+    let (late, early) = (GONE.replace("NOW", "1961000000"), GONE.replace("NOW", "1959000000"));
+    let (code, out) = judge(&[&header, PUT, &whole, GRANT, &late]);
+    assert_eq!(code, Some(0), "{out}");
+    let (code, out) = judge(&[&header, PUT, &torn, GRANT, &late]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("\nwatch: not reliable: \"a\" at revision 2 was not delivered"), "{out}");
+    let (code, out) = judge(&[&header, PUT, &whole, GRANT, &early]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("\nlease: lease 77 ended 1 ms before its time"), "{out}");
+}
+
 #[test]
 fn what_is_no_history_is_refused_with_line_and_reason() {
     if is_reference() {
@@ -115,7 +143,9 @@ fn a_cluster_that_loses_a_node_meanwhile_passes_and_is_left_clean() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let record = folder.path().join("history.jsonl");
         let mut command = Command::new(binary());
-        command.args(["check", "cluster", "--duration", "6s", "--rate", "300", "-w", "json", "--seed", "7"]);
+        command.args(["check", "cluster", "--duration", "8s", "--rate", "300", "-w", "json", "--seed", "7"]);
+        // A request to a node that was killed must not hold its client until the end.
+        command.args(["--command-timeout", "2s", "--dial-timeout", "1s"]);
         command.args(["--endpoints", &endpoints.join(",")]).arg("--record").arg(&record);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = command.spawn().expect("the program starts");
@@ -132,7 +162,11 @@ fn a_cluster_that_loses_a_node_meanwhile_passes_and_is_left_clean() {
         assert_eq!(json["verdict"], "possible", "{out}");
         assert!(json["run"]["writes"].as_u64() > Some(100), "{out}");
         assert_eq!(json["run"]["came_back"], true, "{out}");
-        for property in ["revision-order", "linearizable", "list-append", "bank", "long-fork", "session", "snapshot"] {
+        for count in ["watches", "events", "leases"] {
+            assert!(json["run"][count].as_u64() > Some(1), "{count}: {out}");
+        }
+        let judged = ["revision-order", "linearizable", "list-append", "bank", "long-fork", "session", "snapshot"];
+        for property in judged.into_iter().chain(["watch", "lease"]) {
             let found = json["properties"].as_array().expect("a list").iter().find(|one| one["property"] == property);
             assert!(found.expect("the property")["judged"].as_u64() > Some(0), "{property} judged nothing: {out}");
         }
@@ -148,12 +182,37 @@ fn a_cluster_that_loses_a_node_meanwhile_passes_and_is_left_clean() {
         let again = Command::new(binary()).arg("check").arg(&record).output().expect("the program");
         assert_eq!(again.status.code(), Some(0), "{}", texts(&again).0);
         let text = std::fs::read_to_string(&record).expect("the history");
+        // One event that a watch delivered is taken out of it: somebody lies, and it is said who.
+        let (least, most) = lying_watch(&text);
+        std::fs::write(&record, text.replace(&least, &most)).expect("a file");
+        let broken = Command::new(binary()).arg("check").arg(&record).output().expect("the program");
+        let (out, err) = texts(&broken);
+        assert_eq!(broken.status.code(), Some(1), "{out}{err}");
+        assert!(out.contains("was not delivered") && out.contains("watch            IMPOSSIBLE"), "{out}{err}");
         let is_seen = |line: &&str| line.contains("{\"put\":{\"key\":\"sinew-check/") && line.contains("\"done\"");
         let lost = text.lines().filter(is_seen).find(|line| is_read_later(&text, line)).expect("a put that was read");
         std::fs::write(&record, text.replace(&format!("{lost}\n"), "")).expect("a file");
         let broken = Command::new(binary()).arg("check").arg(&record).output().expect("the program");
         assert_eq!(broken.status.code(), Some(1), "{}", texts(&broken).0);
     });
+}
+
+/// The line of a watch that delivered several revisions, and the same without one from their middle.
+fn lying_watch(text: &str) -> (String, String) {
+    for line in text.lines().filter(|line| line.contains("{\"watch\":{\"batches\"")) {
+        let mut operation: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let batches = operation["outcome"]["done"]["response"]["watch"]["batches"].as_array_mut().expect("a list");
+        let is_put = |batch: &serde_json::Value| {
+            let events = batch["events"].as_array().map_or(&[][..], Vec::as_slice);
+            matches!(events, [event] if event.get("put").is_some())
+        };
+        let puts: Vec<usize> = (0..batches.len()).filter(|at| is_put(&batches[*at])).collect();
+        if puts.len() > 2 {
+            batches.remove(puts[1]);
+            return (line.to_owned(), operation.to_string());
+        }
+    }
+    panic!("no watch delivered three revisions one by one");
 }
 
 /// Whether the value of the put in `line` is in an answer too.

@@ -14,7 +14,8 @@ use crate::flags::{go_bool, go_duration};
 const EXAMPLES: &str = "\
 A history is what clients asked and were told, one JSON object per line; docs/formats/history.md
 says how. Judged: can an order of all operations explain every answer, by revisions and without
-trusting them; are transactions free of cycles; are sums kept; do reads never go back.
+trusting them; are transactions free of cycles; are sums kept; do reads never go back; do watches
+deliver everything once and in order; do leases live as long as was promised.
 
 Examples:
   sinew check history.jsonl
@@ -27,8 +28,8 @@ Exit codes:
   2    no verdict: wrong usage, not a history, no cluster that answers";
 
 const CLUSTER_EXAMPLES: &str = "\
-Clients read, write, delete, compare-and-swap, append to lists and move money under keys of their
-own, and every answer is recorded. Break what you like meanwhile: kill -9 a node and start it again,
+Clients read, write, delete, compare-and-swap, append to lists, move money, watch and hold leases
+under keys of their own, and every answer is recorded. Break what you like meanwhile: kill -9 a node and start it again,
 freeze one with kill -STOP and wake it with kill -CONT, cut the network. Then the answers are
 judged. The keys are deleted afterwards; other keys are never touched. Works with any etcd endpoint,
 of etcd itself too.
@@ -137,6 +138,12 @@ pub(super) struct ClusterArgs {
     /// Clients, each with one request in flight
     #[arg(long, default_value_t = 8, value_parser = value_parser!(u64).range(1..=256), value_name = "N")]
     pub(super) clients: u64,
+    /// Clients that watch: from now on or from the past, and on at another endpoint when one fails
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(0..=64), value_name = "N")]
+    pub(super) watchers: u64,
+    /// Clients that hold leases with keys: renewed, revoked, or left to end
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(0..=64), value_name = "N")]
+    pub(super) lease_holders: u64,
     /// Plain keys that all clients share; fewer keys, more conflicts
     #[arg(long, default_value_t = 8, value_parser = value_parser!(u64).range(1..=10_000), value_name = "N")]
     pub(super) keys: u64,

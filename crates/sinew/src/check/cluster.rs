@@ -97,7 +97,7 @@ async fn drive(arguments: &ClusterArgs, settings: &Settings, file: File) -> Resu
     let start_revision = before.header.map_or(0, |header| header.revision);
     let header = load::header(&settings.endpoints, &prefix, start_revision);
     let recorder = Recorder::new(file, &header)?;
-    let shared = Shared::new(settings, arguments, recorder, &prefix);
+    let shared = Shared::new(settings, arguments, recorder, &prefix, start_revision);
     let result = load_and_watch(arguments, settings, &shared).await;
     let is_clean = clean_up(&client, &own).await;
     let mut run = result?;
@@ -114,7 +114,7 @@ fn own_keys(prefix: &str) -> Range {
 
 async fn load_and_watch(arguments: &ClusterArgs, settings: &Settings, shared: &Rc<Shared>) -> Result<Run, Failure> {
     let progress = Progress::new();
-    let clients = load::start(shared, arguments.clients, arguments.seed).await.map_err(Failure::Request)?;
+    let clients = load::start(shared, arguments).await.map_err(Failure::Request)?;
     let nemesis = match &arguments.nemesis_hook {
         Some(command) => Some(Nemesis::start(command, arguments.nemesis_interval)?),
         None => {
@@ -144,7 +144,7 @@ async fn load_and_watch(arguments: &ClusterArgs, settings: &Settings, shared: &R
         said.iter().for_each(|line| progress.say(line));
         faults = Some(broken);
     }
-    let answered = load::finish(shared, clients, arguments.clients).await;
+    let answered = load::finish(shared, clients).await;
     let leader_changes = leaders.changes.get();
     Ok(Run {
         clients: arguments.clients,

@@ -10,16 +10,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::check::history::{Outcome, Request, Response};
-use api::etcdserverpb::ResponseHeader;
+use ::check::history::{Lease, Outcome, Request, Response, Watch};
 use api::etcdserverpb::kv_client::KvClient;
+use api::etcdserverpb::lease_client::LeaseClient;
+use api::etcdserverpb::watch_client::WatchClient;
+use api::etcdserverpb::watch_request::RequestUnion;
+use api::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, ResponseHeader,
+    WatchProgressRequest, WatchRequest, WatchResponse,
+};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::Service;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::convert;
 use crate::ctl::Settings;
@@ -31,6 +39,20 @@ pub(super) struct Connection {
     token: Option<String>,
     timeout: Duration,
     receive_bytes_max: usize,
+}
+
+/// One watch on a stream of its own.
+pub(super) struct WatchStream {
+    requests: mpsc::Sender<WatchRequest>,
+    pub(super) responses: Streaming<WatchResponse>,
+}
+
+impl WatchStream {
+    /// Asks how far the watch is. Says nothing if the stream is at its end: whoever reads it will notice.
+    pub(super) fn ask_progress(&self) {
+        let request_union = Some(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+        let _ = self.requests.try_send(WatchRequest { request_union });
+    }
 }
 
 /// What came of a request.
@@ -70,7 +92,7 @@ impl Connection {
             Ok((_, None)) => Answer { outcome: Outcome::Unknown, is_broken: true },
             Err(status) => {
                 let is_refusal = is_refusal(&status);
-                let is_safe = is_refusal || !request.may_write();
+                let is_safe = is_refusal || !may_change(request);
                 let reason = status.message().to_owned();
                 let outcome = if is_safe { Outcome::Failed { reason } } else { Outcome::Unknown };
                 Answer { outcome, is_broken: !is_refusal }
@@ -97,22 +119,80 @@ impl Connection {
                 let answer = client.txn(self.framed(convert::txn(txn))?).await?.into_inner();
                 (answer.header, convert::txn_answer(answer))
             }
-            Request::Compact(_) | Request::Watch(_) | Request::Lease(_) | Request::Lock(_) => {
+            Request::Lease(lease) => self.send_lease(lease).await?,
+            Request::Compact(_) | Request::Watch(_) | Request::Lock(_) => {
                 return Err(Status::unimplemented("the load does not send this"));
             }
         })
     }
 
+    async fn send_lease(&self, lease: &Lease) -> Result<(Option<ResponseHeader>, Option<Response>), Status> {
+        let mut client = LeaseClient::new(self.channel.clone());
+        let told = |id, ttl| Some(Response::Lease { id, ttl });
+        Ok(match *lease {
+            Lease::Grant { id, ttl } => {
+                let answer = client.lease_grant(self.framed(LeaseGrantRequest { id, ttl })?).await?.into_inner();
+                (answer.header, told(answer.id, answer.ttl))
+            }
+            Lease::Revoke { id } => {
+                let answer = client.lease_revoke(self.framed(LeaseRevokeRequest { id })?).await?.into_inner();
+                (answer.header, told(id, 0))
+            }
+            Lease::KeepAlive { id } => {
+                let once = tokio_stream::once(LeaseKeepAliveRequest { id });
+                let mut answers = client.lease_keep_alive(self.framed(once)?).await?.into_inner();
+                match answers.message().await? {
+                    Some(answer) => (answer.header, told(answer.id, answer.ttl)),
+                    None => (None, None),
+                }
+            }
+            Lease::TimeToLive { id } => {
+                let request = self.framed(LeaseTimeToLiveRequest { id, keys: false })?;
+                let answer = client.lease_time_to_live(request).await?.into_inner();
+                (answer.header, told(answer.id, answer.ttl))
+            }
+            Lease::Expire { .. } => return Err(Status::unimplemented("nobody can ask for this")),
+        })
+    }
+
+    /// Starts a watch that is told now and then how far it is. A member without a leader ends it.
+    pub(super) async fn watch(&self, watch: &Watch) -> Result<WatchStream, Status> {
+        let (requests, outgoing) = mpsc::channel(4);
+        let create = RequestUnion::CreateRequest(convert::watch(watch));
+        let first = requests.try_send(WatchRequest { request_union: Some(create) });
+        first.map_err(|_| Status::internal("no room for the first request"))?;
+        let mut request = self.unbounded(ReceiverStream::new(outgoing))?;
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let mut client = WatchClient::new(self.channel.clone()).max_decoding_message_size(self.receive_bytes_max);
+        let opened = tokio::time::timeout(self.timeout, client.watch(request)).await;
+        let opened = opened.map_err(|_| Status::deadline_exceeded("context deadline exceeded"))??;
+        Ok(WatchStream { requests, responses: opened.into_inner() })
+    }
+
     fn framed<M>(&self, message: M) -> Result<tonic::Request<M>, Status> {
-        let mut request = tonic::Request::new(message);
+        let mut request = self.unbounded(message)?;
         // The server gives up when we do.
         request.set_timeout(self.timeout);
+        Ok(request)
+    }
+
+    /// A request that may take as long as it likes.
+    fn unbounded<M>(&self, message: M) -> Result<tonic::Request<M>, Status> {
+        let mut request = tonic::Request::new(message);
         if let Some(token) = &self.token {
             let token = MetadataValue::try_from(token.as_str())
                 .map_err(|_| Status::unauthenticated("the token is not printable text"))?;
             request.metadata_mut().insert("token", token);
         }
         Ok(request)
+    }
+}
+
+/// Whether a request can change anything, so that one that was not answered may have.
+fn may_change(request: &Request) -> bool {
+    match request {
+        Request::Lease(lease) => !matches!(lease, Lease::TimeToLive { .. }),
+        other => other.may_write(),
     }
 }
 

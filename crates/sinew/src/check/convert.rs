@@ -3,17 +3,19 @@
 //! Invariant: nothing is left out on the way to the wire, and nothing made up on the way back.
 
 use ::check::history::{
-    Bytes, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, Level, Op, Put, Range, Response, SortOrder,
-    SortTarget, Txn,
+    Bytes, Compare, CompareResult, CompareTarget, DeleteRange, Event, KeyValue, Level, Op, Put, Range, Response,
+    SortOrder, SortTarget, Txn, Watch, WatchBatch,
 };
 use api::etcdserverpb::compare::{CompareResult as WireResult, CompareTarget as WireTarget, TargetUnion};
 use api::etcdserverpb::range_request::{SortOrder as WireOrder, SortTarget as WireSort};
 use api::etcdserverpb::request_op::Request as WireOp;
 use api::etcdserverpb::response_op::Response as WireOpResponse;
+use api::etcdserverpb::watch_create_request::FilterType;
 use api::etcdserverpb::{
     Compare as WireCompare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, RequestOp, TxnRequest, TxnResponse,
+    RangeResponse, RequestOp, TxnRequest, TxnResponse, WatchCreateRequest, WatchResponse,
 };
+use api::mvccpb::event::EventType;
 
 fn bytes(bytes: &Bytes) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(bytes)
@@ -136,4 +138,41 @@ pub(super) fn txn_answer(answer: TxnResponse) -> Option<Response> {
     };
     let responses = answer.responses.into_iter().map(|response| part(response.response)).collect::<Option<_>>()?;
     Some(Response::Txn { succeeded: answer.succeeded, responses })
+}
+
+/// A watch that is told now and then how far it is; the history does not care.
+pub(super) fn watch(watch: &Watch) -> WatchCreateRequest {
+    let filters = [(watch.no_put, FilterType::Noput), (watch.no_delete, FilterType::Nodelete)];
+    WatchCreateRequest {
+        key: bytes(&watch.key),
+        range_end: bytes(&watch.range_end),
+        start_revision: watch.start_revision,
+        prev_kv: watch.prev_kv,
+        progress_notify: true,
+        filters: filters.into_iter().filter(|(is_on, _)| *is_on).map(|(_, filter)| filter as i32).collect(),
+        ..WatchCreateRequest::default()
+    }
+}
+
+/// What arrived `at` that time; `None` if an event is empty, which no server sends.
+pub(super) fn batch(at: u64, response: WatchResponse) -> Option<WatchBatch> {
+    let is_end = response.canceled;
+    let is_compacted = response.compact_revision != 0;
+    Some(WatchBatch {
+        at,
+        revision: response.header.map_or(0, |header| header.revision),
+        created: response.created && !is_end,
+        events: response.events.into_iter().map(event).collect::<Option<_>>()?,
+        compact_revision: response.compact_revision,
+        cancelled: (is_end && !is_compacted).then_some(response.cancel_reason),
+    })
+}
+
+fn event(event: api::mvccpb::Event) -> Option<Event> {
+    let is_put = event.r#type() == EventType::Put;
+    let (kv, prev_kv) = (pair(event.kv?), event.prev_kv.map(pair));
+    Some(match is_put {
+        true => Event::Put { kv, prev_kv },
+        false => Event::Delete { key: kv.key, mod_revision: kv.mod_revision, prev_kv },
+    })
 }

@@ -7,13 +7,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ::check::history::{Bytes, Header, Level, Range, Request, Workload};
+use ::check::history::{Bytes, Header, Level, Range, Request, Revision, Workload};
 use base::Prng;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::args::ClusterArgs;
+use super::holder;
 use super::recorder::Recorder;
+use super::watcher::Watcher;
 use super::worker::Worker;
 use crate::ctl::Settings;
 
@@ -40,7 +42,10 @@ pub(super) struct Shared {
     /// Time between two tasks of one client.
     pub(super) pace: Duration,
     prefix: String,
+    /// The store's revision before the run.
+    pub(super) start_revision: Revision,
     over: Cell<bool>,
+    closing: Cell<bool>,
     elements: Cell<u64>,
 }
 
@@ -62,7 +67,13 @@ pub(super) fn header(endpoints: &[String], prefix: &str, start_revision: i64) ->
 }
 
 impl Shared {
-    pub(super) fn new(settings: &Settings, arguments: &ClusterArgs, recorder: Recorder, prefix: &str) -> Rc<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        arguments: &ClusterArgs,
+        recorder: Recorder,
+        prefix: &str,
+        start_revision: Revision,
+    ) -> Rc<Self> {
         Rc::new(Self {
             settings: settings.clone(),
             endpoints: settings.endpoints.clone(),
@@ -70,7 +81,9 @@ impl Shared {
             keys: arguments.keys,
             pace: Duration::from_secs(1).mul_f64(arguments.clients as f64 / arguments.rate as f64),
             prefix: prefix.to_owned(),
+            start_revision,
             over: Cell::new(false),
+            closing: Cell::new(false),
             elements: Cell::new(0),
         })
     }
@@ -95,13 +108,30 @@ impl Shared {
         element
     }
 
+    /// Whether nothing more is to be written.
     pub(super) fn is_over(&self) -> bool {
         self.over.get()
     }
+
+    /// Whether everything has been written, so that watches can be asked for the rest.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+}
+
+/// Those who work, by what they wait for.
+pub(super) struct Clients {
+    /// Until nothing more is to be written.
+    writers: Vec<JoinHandle<()>>,
+    /// Until everything has been written.
+    watchers: Vec<JoinHandle<()>>,
+    /// A number no client has.
+    next: u64,
 }
 
 /// Opens the bank and starts the clients. Must run inside a local set.
-pub(super) async fn start(shared: &Rc<Shared>, clients: u64, seed: u64) -> Result<Vec<JoinHandle<()>>, String> {
+pub(super) async fn start(shared: &Rc<Shared>, arguments: &ClusterArgs) -> Result<Clients, String> {
+    let ClusterArgs { clients, watchers, lease_holders, seed, .. } = *arguments;
     let mut prng = Prng::new(seed);
     let mut first = Worker::new(Rc::clone(shared), clients, prng.next_u64());
     let deadline = Instant::now() + PATIENCE;
@@ -110,20 +140,31 @@ pub(super) async fn start(shared: &Rc<Shared>, clients: u64, seed: u64) -> Resul
             return Err("no endpoint carries out a write; is this a cluster that works?".to_owned());
         }
     }
-    let worker = |client| Worker::new(Rc::clone(shared), client, prng.next_u64()).work();
-    Ok((0..clients).map(worker).map(tokio::task::spawn_local).collect())
+    let mut worker = |client| Worker::new(Rc::clone(shared), client, prng.next_u64());
+    let mut writers: Vec<_> = (0..clients).map(|client| tokio::task::spawn_local(worker(client).work())).collect();
+    let holders = clients + 1..clients + 1 + lease_holders;
+    writers.extend(holders.clone().map(|client| tokio::task::spawn_local(holder::hold(worker(client)))));
+    let next = holders.end + watchers;
+    let watcher = |client| Watcher::new(Rc::clone(shared), client, prng.next_u64());
+    let watchers = (holders.end..next).map(watcher).map(|watcher| tokio::task::spawn_local(watcher.work())).collect();
+    Ok(Clients { writers, watchers, next })
 }
 
 /// Lets the clients finish and reads what is left. Says whether the cluster answered.
-pub(super) async fn finish(shared: &Rc<Shared>, clients: Vec<JoinHandle<()>>, count: u64) -> bool {
+pub(super) async fn finish(shared: &Rc<Shared>, clients: Clients) -> bool {
     shared.over.set(true);
-    for client in clients {
+    for client in clients.writers {
         // A client that panicked has said so on standard error; the history up to there is still true.
         let _ = client.await;
     }
     shared.recorder.close_gap();
-    let mut reader = Worker::new(Rc::clone(shared), count + 1, 0);
-    let names = ["key/", "list/", "bank/", "pair/", "fork/"];
+    shared.closing.set(true);
+    for client in clients.watchers {
+        // The same.
+        let _ = client.await;
+    }
+    let mut reader = Worker::new(Rc::clone(shared), clients.next, 0);
+    let names = ["key/", "list/", "bank/", "pair/", "fork/", holder::KEYS];
     let deadline = Instant::now() + PATIENCE;
     for name in names {
         while reader.ask(Request::Range(shared.range(name))).await.is_none() {

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::time::{Duration, Instant};
 
-use ::check::history::{Header, Operation, Outcome, Request, Writer};
+use ::check::history::{Header, Lease, Operation, Outcome, Request, Response, Writer};
 
 /// The file and the counters.
 pub(super) struct Recorder {
@@ -27,6 +27,12 @@ pub(super) struct Counts {
     pub(super) unknown: u64,
     /// Acknowledged requests that may write.
     pub(super) writes: u64,
+    /// Watches that stood, until their client went on elsewhere.
+    pub(super) watches: u64,
+    /// Events that they delivered.
+    pub(super) events: u64,
+    /// Leases granted.
+    pub(super) leases: u64,
     last_write: Duration,
     /// Longest time without one.
     pub(super) longest_gap: Duration,
@@ -75,6 +81,14 @@ impl Recorder {
             Outcome::Done { .. } => counts.done += 1,
             Outcome::Failed { .. } => counts.failed += 1,
             Outcome::Unknown => counts.unknown += 1,
+        }
+        match (request, outcome) {
+            (Request::Watch(_), Outcome::Done { response: Response::Watch { batches }, .. }) => {
+                counts.watches += 1;
+                counts.events += batches.iter().map(|batch| batch.events.len() as u64).sum::<u64>();
+            }
+            (Request::Lease(Lease::Grant { .. }), Outcome::Done { .. }) => counts.leases += 1,
+            _ => {}
         }
         if request.may_write() && matches!(outcome, Outcome::Done { .. }) {
             counts.writes += 1;

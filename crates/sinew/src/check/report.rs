@@ -186,6 +186,8 @@ impl Run {
             lasted.as_secs_f64(),
             counts.longest_gap.as_secs_f64(),
         );
+        let Counts { watches, events, leases, .. } = counts;
+        let _ = writeln!(text, "{watches} watches delivered {events} events; {leases} leases were granted");
         if let Some(faults) = self.faults {
             let _ = writeln!(text, "the nemesis broke something {faults} times");
         }
@@ -206,6 +208,9 @@ impl Run {
             "endpoints": self.endpoints,
             "seconds": self.lasted.as_secs_f64(),
             "writes": self.counts.writes,
+            "watches": self.counts.watches,
+            "events": self.counts.events,
+            "leases": self.counts.leases,
             "longest_gap_seconds": self.counts.longest_gap.as_secs_f64(),
             "leader_changes": self.leader_changes,
             "faults": self.faults,

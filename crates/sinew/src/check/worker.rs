@@ -45,6 +45,19 @@ impl Worker {
         self
     }
 
+    /// A number below `bound`, at random.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.prng.below(bound)
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn client(&self) -> u64 {
+        self.caller.client
+    }
+
     /// Works until the load is over.
     pub(super) async fn work(mut self) {
         let mut due = Instant::now();
@@ -123,7 +136,7 @@ impl Worker {
         }
     }
 
-    fn value(&mut self) -> Bytes {
+    pub(super) fn value(&mut self) -> Bytes {
         self.next += 1;
         Bytes::from(format!("{}-{}", self.caller.client, self.next))
     }
