@@ -3,6 +3,8 @@
 //! Invariant: all of them do the same work. Each payload is a fresh vector with its number in front; each of the three
 //! state machines checks that it is handed every number once and in order.
 
+use std::collections::VecDeque;
+
 /// Replicas of a cluster; the first one leads.
 pub const REPLICAS: usize = 3;
 /// Bytes of a payload.
@@ -47,33 +49,32 @@ impl Ledger {
     }
 }
 
-/// Messages under way, as values. Nothing is lost; each replica gets what waits for it at once.
+/// Messages under way, as values. Nothing is lost and nothing overtakes.
 pub struct Network<M> {
-    inboxes: [Vec<M>; REPLICAS],
-    spare: Vec<M>,
+    inboxes: [VecDeque<M>; REPLICAS],
 }
 
 impl<M> Network<M> {
     pub fn new() -> Self {
-        Self { inboxes: std::array::from_fn(|_| Vec::new()), spare: Vec::new() }
+        Self { inboxes: std::array::from_fn(|_| VecDeque::new()) }
     }
 
     /// Sends to the replica at `to`, counted from zero.
     pub fn send(&mut self, to: usize, message: M) {
-        self.inboxes[to].push(message);
+        self.inboxes[to].push_back(message);
     }
 
-    /// What waits for the replica at `to`. Give the vector back with [`Self::give_back`].
-    pub fn take(&mut self, to: usize) -> Vec<M> {
-        std::mem::replace(&mut self.inboxes[to], std::mem::take(&mut self.spare))
+    /// Whether messages wait for the replica at `to`.
+    pub fn has_for(&self, to: usize) -> bool {
+        !self.inboxes[to].is_empty()
     }
 
-    /// Reuses the emptied vector.
-    pub fn give_back(&mut self, emptied: Vec<M>) {
-        self.spare = emptied;
+    /// The oldest of them.
+    pub fn receive(&mut self, to: usize) -> M {
+        self.inboxes[to].pop_front().expect("a message waits")
     }
 
     pub fn is_quiet(&self) -> bool {
-        self.inboxes.iter().all(Vec::is_empty)
+        self.inboxes.iter().all(VecDeque::is_empty)
     }
 }

@@ -81,11 +81,9 @@ impl Cluster for Omni {
         self.turn(0);
         while !self.network.is_quiet() {
             for at in 0..REPLICAS {
-                let mut messages = self.network.take(at);
-                for message in messages.drain(..) {
-                    self.hosts[at].node.handle_incoming(message);
+                while self.network.has_for(at) {
+                    self.hosts[at].node.handle_incoming(self.network.receive(at));
                 }
-                self.network.give_back(messages);
                 self.turn(at);
             }
         }

@@ -48,12 +48,11 @@ impl Ours {
             for message in ready.messages.drain(..) {
                 self.network.send(message.to.0 as usize - 1, message);
             }
-            let handed_out = !ready.committed.is_empty();
-            for committed in ready.committed.drain(..) {
-                let commands = committed.entries.iter().filter(|entry| entry.kind == EntryKind::Command);
-                commands.filter(|_| committed.effective).for_each(|entry| ledger.take(&entry.payload));
-            }
-            if handed_out {
+            if !ready.committed.is_empty() {
+                for committed in ready.committed.drain(..) {
+                    let commands = committed.entries.iter().filter(|entry| entry.kind == EntryKind::Command);
+                    commands.filter(|_| committed.effective).for_each(|entry| ledger.take(&entry.payload));
+                }
                 replica.applied(replica.mark().position.index);
                 is_answered = true;
             }
@@ -92,11 +91,9 @@ impl Cluster for Ours {
         self.turn(0);
         while !self.network.is_quiet() {
             for at in 0..REPLICAS {
-                let mut messages = self.network.take(at);
-                for message in messages.drain(..) {
-                    self.hosts[at].replica.step(self.now, message);
+                while self.network.has_for(at) {
+                    self.hosts[at].replica.step(self.now, self.network.receive(at));
                 }
-                self.network.give_back(messages);
                 self.turn(at);
             }
         }

@@ -98,11 +98,9 @@ impl Cluster for RaftRs {
         self.turn(0);
         while !self.network.is_quiet() {
             for at in 0..REPLICAS {
-                let mut messages = self.network.take(at);
-                for message in messages.drain(..) {
-                    self.hosts[at].node.step(message).expect("a message of a member");
+                while self.network.has_for(at) {
+                    self.hosts[at].node.step(self.network.receive(at)).expect("a message of a member");
                 }
-                self.network.give_back(messages);
                 self.turn(at);
             }
         }
