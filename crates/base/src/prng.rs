@@ -12,6 +12,7 @@ impl Prng {
     }
 
     /// The next number.
+    #[inline]
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -21,6 +22,7 @@ impl Prng {
     }
 
     /// A number below `bound`, which must not be zero. The bias of the modulo is below 2^-32 for the small bounds used.
+    #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "below(0) has no answer");
         self.next_u64() % bound

@@ -132,7 +132,7 @@ impl Replica {
 
     /// Answers a pre-vote. Whatever the answer, nothing changes here.
     pub(crate) fn on_pre_vote(&mut self, from: ReplicaId, ballot: Ballot, claim: &Claim, membership: Index) {
-        self.remember(from, ballot.node);
+        self.contacts.remember(from, ballot.node);
         if self.tell_if_removed(from, ballot, membership) {
             return;
         }
@@ -154,7 +154,7 @@ impl Replica {
 
     /// Votes, or says why not. A refusal does not raise the promise.
     pub(crate) fn on_elect(&mut self, from: ReplicaId, ballot: Ballot, claim: &Claim, forced: bool, membership: Index) {
-        self.remember(from, ballot.node);
+        self.contacts.remember(from, ballot.node);
         if self.tell_if_removed(from, ballot, membership) {
             return;
         }
@@ -370,20 +370,19 @@ impl Replica {
     /// Writes entries at their indexes: past the end they are appended, before it they replace what is there.
     pub(crate) fn write_entries(&mut self, entries: Entries) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
-        let overwrites = first <= self.log.last();
         self.record(Record::Append(entries.clone()));
-        let (last, mut fresh) = (self.log.last(), entries);
+        let last = self.log.last();
+        if first > last {
+            entries.iter().for_each(|entry| _ = self.timeline.append(entry));
+            return self.log.append(entries);
+        }
+        let mut fresh = entries;
         let replacing = fresh.iter().take_while(|entry| entry.index <= last).count();
         fresh[..replacing].iter().for_each(|entry| self.log.overwrite(entry.clone()));
         fresh.skip_front(replacing);
-        for entry in &fresh {
-            self.timeline.append(entry);
-        }
         self.log.append(fresh);
-        if overwrites {
-            self.durable.rewritten(first);
-            self.timeline.rebuild(self.log.iter_from(self.timeline.mark().position.index.next()));
-        }
+        self.durable.rewritten(first);
+        self.timeline.rebuild(self.log.iter_from(self.timeline.mark().position.index.next()));
     }
 
     /// Answers a replica that no longer belongs to the group, as a committed membership newer than its own says. It

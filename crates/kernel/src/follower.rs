@@ -49,7 +49,7 @@ pub(crate) struct Staged {
 impl Replica {
     /// Handles an append, empty or not.
     pub(crate) fn on_append(&mut self, mut append: Append) {
-        self.remember(append.from, append.ballot.node);
+        self.contacts.remember(append.from, append.ballot.node);
         if append.ballot < self.promised {
             return self.reject_append(&append, Position::default());
         }

@@ -41,23 +41,17 @@ fn body_is_plausible(ballot: Ballot, body: &Body) -> bool {
             countable(*promised)
                 && reachable(last.index)
                 && reachable(suffix.from)
-                && are_consecutive(ballot, &suffix.entries)
-                && suffix.entries.first().is_none_or(|entry| entry.index == suffix.from)
+                && are_consecutive(ballot, suffix.from, &suffix.entries)
         }
         Body::FetchLog { from } => reachable(*from),
-        Body::FetchLogReply { from, entries } => {
-            reachable(*from)
-                && are_consecutive(ballot, entries)
-                && entries.first().is_none_or(|entry| entry.index == *from)
-        }
+        Body::FetchLogReply { from, entries } => reachable(*from) && are_consecutive(ballot, *from, entries),
         Body::Append { prev, entries, commit, sync_index, confirm_seq, .. } => {
             prev.stamp <= ballot
                 && reachable(prev.index)
                 && reachable(*commit)
                 && reachable(*sync_index)
                 && *confirm_seq < COUNTER_MAX
-                && are_consecutive(ballot, entries)
-                && entries.first().is_none_or(|entry| entry.index == prev.index.next())
+                && are_consecutive(ballot, prev.index.next(), entries)
         }
         Body::AppendReply { matched, hint, promised, confirm_seq, .. } => {
             reachable(*matched) && reachable(hint.index) && countable(*promised) && *confirm_seq < COUNTER_MAX
@@ -70,8 +64,12 @@ fn body_is_plausible(ballot: Ballot, body: &Body) -> bool {
     }
 }
 
-/// Entries follow each other without a gap and none is younger than the leader that sends it.
-fn are_consecutive(ballot: Ballot, entries: &[Entry]) -> bool {
-    entries.iter().all(|entry| entry.origin <= entry.stamp && entry.stamp <= ballot && reachable(entry.index))
-        && entries.windows(2).all(|pair| pair[1].index == pair[0].index.next())
+/// Entries follow each other from `first` on without a gap, and none is younger than the leader that sends it.
+fn are_consecutive(ballot: Ballot, first: Index, entries: &[Entry]) -> bool {
+    let mut next = first;
+    entries.iter().all(|entry| {
+        let follows = entry.index == next;
+        next = next.next();
+        follows && entry.origin <= entry.stamp && entry.stamp <= ballot && reachable(entry.index)
+    })
 }

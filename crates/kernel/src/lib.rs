@@ -21,6 +21,7 @@ mod cache;
 mod candidate;
 mod change;
 mod check;
+mod contacts;
 mod durable;
 mod follower;
 mod input;

@@ -124,10 +124,10 @@ pub(crate) fn change_payload(base: Index, next: &Membership) -> Bytes {
     out.into()
 }
 
-/// The membership that `entry` puts in the place of `current`, unless the entry is void: not a config entry, fenced,
-/// based on another membership, or unreadable. The same answer at every replica.
+/// The membership that config entry `entry` puts in the place of `current`, unless the entry is void: fenced, based on
+/// another membership, or unreadable. The same answer at every replica.
 fn replacement(entry: &Entry, current: &Membership, fence: Ballot) -> Option<Membership> {
-    if entry.kind != EntryKind::Config || entry.origin < fence {
+    if entry.origin < fence {
         return None;
     }
     let (base, mut next) = wire::decode_change(entry.payload.clone()).ok()?;
@@ -190,7 +190,10 @@ impl Timeline {
             // A replica that joined later and is fed the log from its start is told what the founders were given.
             self.mark.membership = founders(entry).unwrap_or_default().into();
         }
-        let next = replacement(entry, self.effective(), self.fence);
+        let next = match entry.kind {
+            EntryKind::EpochStart | EntryKind::Command => None,
+            EntryKind::Config => replacement(entry, self.effective(), self.fence),
+        };
         self.fence = self.fence.max(entry.origin);
         let Some(next) = next else { return false };
         self.later.push_back(next);
@@ -208,6 +211,7 @@ impl Timeline {
 
     /// Moves the mark over the next entry, which is committed. Returns whether the entry has an effect: an entry whose
     /// origin is below one already passed belongs to a leader that has been superseded (the apply fence).
+    #[inline]
     pub(crate) fn hand_out(&mut self, entry: &Entry) -> bool {
         assert!(entry.index == self.mark.position.index.next(), "entry {} skips {:?}", entry.index, self.mark.position);
         let mut effective = entry.origin >= self.mark.max_origin;

@@ -6,14 +6,15 @@
 //! Left out on purpose: read leases (so a restarted voter may vote at once: it has promised nobody to stay silent),
 //! parallel changes of membership, and any retry of a request on behalf of its caller.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeSet, VecDeque};
 
 use base::planted::{Defect, planted};
+use base::time::micros;
 use base::{Ballot, Fault, Index, Instant, NodeId, Prng, ReplicaId};
 
 use crate::candidate::{Candidacy, Poll};
 use crate::config::Config;
+use crate::contacts::Contacts;
 use crate::durable::Durability;
 use crate::follower::Staged;
 use crate::leader::Leadership;
@@ -24,9 +25,6 @@ use crate::output::Outbox;
 use crate::policy::{History, LogView};
 use crate::read::Forwards;
 use crate::ready::{Record, Recovered, Refusal, Role, Status};
-
-/// Nodes of strangers remembered so that they can be answered.
-const CONTACTS_MAX: usize = 32;
 
 /// A group's copy on this node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -66,7 +64,7 @@ pub struct Replica {
     /// This replica is no member any more, says the membership of this index.
     pub(crate) removed: Option<Index>,
     /// Where replicas outside the membership live that spoke to us.
-    pub(crate) contacts: BTreeMap<ReplicaId, NodeId>,
+    pub(crate) contacts: Contacts,
     /// Paxos-Raft: entries of the leader that do not cover the log yet.
     pub(crate) staged: Option<Staged>,
     pub(crate) durable: Durability,
@@ -151,7 +149,7 @@ impl Replica {
             election_deadline: now,
             preferred: 0,
             removed: None,
-            contacts: BTreeMap::new(),
+            contacts: Contacts::default(),
             staged: None,
             durable: Durability::new(promised),
             forwards: Forwards::new(config.seed),
@@ -181,8 +179,8 @@ impl Replica {
             self.suspicious += 1;
             return;
         }
-        let Message { from, ballot, body, .. } = message;
-        match body {
+        let (from, ballot) = (message.from, message.ballot);
+        match message.body {
             Body::PreVote { last, accepted, commit, membership } => {
                 let claim = crate::policy::Claim { last, accepted, commit };
                 self.on_pre_vote(from, ballot, &claim, membership);
@@ -329,7 +327,7 @@ impl Replica {
     #[must_use]
     pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
         let known = self.timeline.all().filter_map(|membership| membership.nodes.get(&replica)).last();
-        known.or_else(|| self.contacts.get(&replica)).copied()
+        known.copied().or_else(|| self.contacts.get(replica))
     }
 
     /// Moves the clock, never back.
@@ -415,21 +413,11 @@ impl Replica {
     /// Draws the next election deadline from [T, 2T): two replicas rarely draw the same, so votes rarely split. Who
     /// knows of a replica that should rather lead lets it go first.
     pub(crate) fn reset_election_timer(&mut self) {
-        let timeout = self.config.election_timeout;
-        let spread = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1);
-        let courtesy = if self.config.leader_priority < self.preferred { timeout } else { Duration::ZERO };
-        self.election_deadline = self.now + courtesy + timeout + Duration::from_micros(self.random.below(spread));
-    }
-
-    /// Remembers where a replica lives that need not be a member.
-    pub(crate) fn remember(&mut self, replica: ReplicaId, node: NodeId) {
-        if self.contacts.get(&replica) == Some(&node) {
-            return;
-        }
-        if self.contacts.len() >= CONTACTS_MAX && !self.contacts.contains_key(&replica) {
-            self.contacts.pop_first();
-        }
-        self.contacts.insert(replica, node);
+        let timeout_us = micros(self.config.election_timeout);
+        let courtesy_us = if self.config.leader_priority < self.preferred { timeout_us } else { 0 };
+        let jitter_us = self.random.below(timeout_us.max(1));
+        let waits_us = timeout_us.saturating_add(courtesy_us).saturating_add(jitter_us);
+        self.election_deadline = Instant(self.now.0.saturating_add(waits_us));
     }
 
     /// The refusal of everything only a leader can do.
