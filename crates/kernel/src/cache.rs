@@ -50,7 +50,11 @@ impl Cache {
 
     /// Makes a piece of what is open, and returns it.
     pub(crate) fn seal(&mut self) -> Entries {
-        let piece: Entries = self.open.drain(..).collect();
+        // Mostly it is one: then the general way costs more than the entry.
+        let piece: Entries = match self.open.len() {
+            1 => self.open.pop().map_or_else(Entries::default, Entries::one),
+            _ => self.open.drain(..).collect(),
+        };
         self.append(piece.clone());
         piece
     }
@@ -58,18 +62,27 @@ impl Cache {
     /// The place of the piece that holds `index` or, if it lies before the first entry, of the first one; past the end
     /// if no piece reaches `index`.
     fn place(&self, index: Index) -> usize {
-        let ends_before = |piece: &Entries| piece.last().is_some_and(|last| last.index < index);
-        // Nearly every question is about the newest entries.
-        match self.pieces.len().checked_sub(1) {
-            Some(last) if self.pieces[last][0].index <= index => last + usize::from(ends_before(&self.pieces[last])),
-            _ => self.pieces.partition_point(ends_before),
+        match self.in_last(index) {
+            Some(_) => self.pieces.len() - 1,
+            None => self.pieces.partition_point(|piece| piece.last().is_some_and(|last| last.index < index)),
         }
     }
 
-    /// Entries from `from` on, in shared pieces. Nothing may be open.
-    pub(crate) fn pieces_from(&self, from: Index) -> impl Iterator<Item = Entries> {
+    /// The last piece and the place of `index` in it, if it is there. It nearly always is.
+    #[inline]
+    fn in_last(&self, index: Index) -> Option<(&Entries, usize)> {
+        let piece = self.pieces.back()?;
+        let at = index.0.checked_sub(piece.first()?.index.0)?;
+        usize::try_from(at).ok().filter(|at| *at < piece.len()).map(|at| (piece, at))
+    }
+
+    /// The piece that holds entry `index`, which must be there, and its place in it. Nothing may be open.
+    pub(crate) fn piece_with(&self, index: Index) -> (&Entries, usize) {
         assert!(self.open.is_empty(), "{} open entries are nobody's yet", self.open.len());
-        self.pieces.range(self.place(from)..).map(move |piece| piece.part(offset(piece, from)..piece.len()))
+        self.in_last(index).unwrap_or_else(|| {
+            let piece = &self.pieces[self.place(index)];
+            (piece, offset(piece, index))
+        })
     }
 
     /// Entries from `from` on.
@@ -80,6 +93,10 @@ impl Cache {
 
     /// Entries from `from` on as long as `fits` says so: shared if they lie in one piece.
     pub(crate) fn slice(&self, from: Index, mut fits: impl FnMut(&Entry) -> bool) -> Entries {
+        if let Some((piece, start)) = self.in_last(from).filter(|_| self.open.is_empty()) {
+            let count = piece[start..].iter().take_while(|entry| fits(entry)).count();
+            return piece.part(start..start + count);
+        }
         let place = self.place(from);
         let Some(piece) = self.pieces.get(place) else {
             return self.iter_from(from).take_while(|entry| fits(entry)).cloned().collect();
@@ -87,8 +104,7 @@ impl Cache {
         let start = offset(piece, from);
         let end = start + piece[start..].iter().take_while(|entry| fits(entry)).count();
         let shared = piece.part(start..end);
-        let is_last = place + 1 == self.pieces.len() && self.open.is_empty();
-        if end < piece.len() || is_last {
+        if end < piece.len() {
             return shared;
         }
         let mut rest = self.iter_from(piece[end - 1].index.next()).take_while(|entry| fits(entry)).peekable();
@@ -112,9 +128,10 @@ impl Cache {
     pub(crate) fn pop_front_to(&mut self, to: Index) -> Option<usize> {
         let piece = self.pieces.front_mut()?;
         let length = piece.first().filter(|entry| entry.index <= to)?.payload.len();
-        piece.skip_front(1);
-        if piece.is_empty() {
+        if piece.len() == 1 {
             self.pieces.pop_front();
+        } else {
+            piece.skip_front(1);
         }
         Some(length)
     }
@@ -142,6 +159,7 @@ impl Cache {
 }
 
 /// The place of `index` in consecutive entries: zero if it lies before them, their number if it lies behind.
+#[inline]
 fn offset(entries: &[Entry], index: Index) -> usize {
     let first = entries.first().map_or(index, |entry| entry.index);
     usize::try_from(index.0.saturating_sub(first.0)).unwrap_or(usize::MAX).min(entries.len())

@@ -28,36 +28,72 @@ impl Entries {
         Self { shared: (until > 0).then_some(shared), from: 0, until }
     }
 
+    /// A single one.
+    pub(crate) fn one(entry: Entry) -> Self {
+        Self { shared: Some(Arc::new([entry])), from: 0, until: 1 }
+    }
+
+    /// How many there are.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        (self.until - self.from) as usize
+    }
+
+    /// Whether there are none.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.from == self.until
+    }
+
+    /// The first one.
+    #[inline]
+    #[must_use]
+    pub fn first(&self) -> Option<&Entry> {
+        self.shared.as_ref()?.get(self.from as usize)
+    }
+
     /// Those at the places `range` of this view, which must lie inside it.
     #[inline]
     #[must_use]
     pub fn part(&self, range: Range<usize>) -> Self {
-        let mut part = self.clone();
-        part.narrow(range);
-        part
+        self.check_inside(&range);
+        if range.is_empty() {
+            return Self::default();
+        }
+        Self { shared: self.shared.clone(), from: self.place(range.start), until: self.place(range.end) }
     }
 
     /// Narrows the view to the first `count`, if there are more.
     #[inline]
     pub fn truncate(&mut self, count: usize) {
-        self.narrow(0..count.min(self.len()));
+        if count < self.len() {
+            self.narrow(0..count);
+        }
     }
 
     /// Narrows the view to what follows the first `count`, which it must have.
     #[inline]
     pub fn skip_front(&mut self, count: usize) {
-        self.narrow(count..self.len());
+        if count > 0 {
+            self.narrow(count..self.len());
+        }
     }
 
     #[inline]
     fn narrow(&mut self, range: Range<usize>) {
-        let length = (self.until - self.from) as usize;
-        assert!(range.start <= range.end && range.end <= length, "{range:?} of {length} entries");
+        self.check_inside(&range);
         if range.is_empty() {
             *self = Self::default();
         } else {
             (self.from, self.until) = (self.place(range.start), self.place(range.end));
         }
+    }
+
+    #[inline]
+    fn check_inside(&self, range: &Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {} entries", self.len());
     }
 
     #[inline]

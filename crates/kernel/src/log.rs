@@ -194,9 +194,9 @@ impl Log {
         self.cached.iter_from(from)
     }
 
-    /// The same, to share. Everything must be sealed.
-    pub(crate) fn pieces_from(&self, from: Index) -> impl Iterator<Item = Entries> {
-        self.cached.pieces_from(from)
+    /// The entries with which cached entry `index` came, to share, and its place among them. Everything must be sealed.
+    pub(crate) fn piece_with(&self, index: Index) -> (&Entries, usize) {
+        self.cached.piece_with(index)
     }
 
     /// Entries from `from` on: at most `count_max`, about `bytes_max` payload bytes, at least one. Nothing if the

@@ -1,16 +1,17 @@
 //! The end of a turn: everything the replica wants, in one [`Ready`]; and the two answers from below, "durable" and
 //! "applied".
 
+use std::sync::Arc;
+
 use base::limits::APPEND_BYTES_MAX;
-use base::{Index, Instant, Lsn, Synced};
+use base::{Ballot, Index, Instant, Lsn, ReplicaId, Synced};
 
 use crate::entries::Entries;
-use crate::entry::{Entry, EntryKind};
-use crate::membership::Timeline;
+use crate::entry::EntryKind;
+use crate::membership::{Membership, Timeline};
 use crate::message::Message;
 use crate::ready::{Committed, LoadRequest, ReadDone, Ready, Record, Role};
 use crate::replica::{Replica, RoleState};
-use base::{Ballot, NodeId, ReplicaId};
 
 /// Payload bytes of decided entries in one hand-out.
 const APPLY_BYTES_MAX: usize = 4 * APPEND_BYTES_MAX;
@@ -21,9 +22,12 @@ const APPLYING_BATCHES_MAX: usize = 4096;
 /// Entries in one hand-out.
 const APPLY_ENTRIES_MAX: usize = 16_384;
 
-/// Moves `collected` out, and leaves the other's emptied place for the next turn.
+/// Moves `collected` out, and leaves the other's emptied place for the next turn. Mostly both are empty.
+#[inline]
 fn exchange<T>(handed_out: &mut Vec<T>, collected: &mut Vec<T>) {
-    handed_out.clear();
+    if !handed_out.is_empty() {
+        handed_out.clear();
+    }
     if !collected.is_empty() {
         std::mem::swap(handed_out, collected);
     }
@@ -38,7 +42,16 @@ pub(crate) struct Outbox {
     pub(crate) reads: Vec<ReadDone>,
     pub(crate) loads: Vec<LoadRequest>,
     pub(crate) snapshots_to_send: Vec<ReplicaId>,
-    told: Option<(Role, Ballot, Option<NodeId>, bool)>,
+    told: Option<Announcement>,
+}
+
+/// What the host hears of when it changes. The ballot names the leader, if there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Announcement {
+    ballot: Ballot,
+    role: Role,
+    is_led: bool,
+    is_removed: bool,
 }
 
 impl Replica {
@@ -68,7 +81,7 @@ impl Replica {
         exchange(&mut ready.reads, &mut out.reads);
         exchange(&mut ready.loads, &mut out.loads);
         exchange(&mut ready.snapshots_to_send, &mut out.snapshots_to_send);
-        let current = self.announcement();
+        let current = Some(self.announcement());
         ready.status_changed = self.out.told != current;
         self.out.told = current;
     }
@@ -77,32 +90,31 @@ impl Replica {
     #[must_use]
     pub fn has_ready(&self) -> bool {
         let out = &self.out;
-        let startable = match &self.role {
-            RoleState::Leader(leadership) => leadership.reads.is_startable(),
-            RoleState::Follower | RoleState::PreCandidate(_) | RoleState::Candidate(_) => false,
-        };
+        // The usual reasons first.
         !out.records.is_empty()
             || self.log.has_open()
             || !out.messages.is_empty()
+            || self.may_hand_out()
             || self.durable.has_unbound()
             || !out.reads.is_empty()
             || !out.loads.is_empty()
             || !out.snapshots_to_send.is_empty()
-            || startable
             || self.forwards.is_collecting()
             || self.has_appends()
-            || self.may_hand_out()
-            || out.told != self.announcement()
+            || self.has_startable_reads()
+            || out.told != Some(self.announcement())
     }
 
-    fn announcement(&self) -> Option<(Role, Ballot, Option<NodeId>, bool)> {
-        Some((self.role(), self.promised, self.leader(), self.removed.is_some()))
+    fn announcement(&self) -> Announcement {
+        let (is_led, is_removed) = (self.leader.is_some(), self.removed.is_some());
+        Announcement { ballot: self.promised, role: self.role(), is_led, is_removed }
     }
 
     fn may_hand_out(&self) -> bool {
-        let room = self.applying_bytes < APPLYING_BYTES_MAX && self.applying.len() < APPLYING_BATCHES_MAX;
-        let room = room && !self.installing;
-        self.commit > self.timeline.mark().position.index && room
+        self.commit > self.timeline.mark().position.index
+            && !self.installing
+            && self.applying_bytes < APPLYING_BYTES_MAX
+            && self.applying.len() < APPLYING_BATCHES_MAX
     }
 
     /// Hands out decided entries, each once, and the mark after them.
@@ -111,30 +123,20 @@ impl Replica {
         if !self.may_hand_out() {
             return;
         }
-        let first = self.timeline.mark().position.index.next();
-        let (mut bytes, mut count) = (0, 0);
-        let mut before = None;
-        let mut fits = |entry: &Entry| {
-            let length = bytes + entry.payload.len();
-            let fits = entry.index <= self.commit && count < APPLY_ENTRIES_MAX;
-            let fits = fits && (length <= APPLY_BYTES_MAX || entry.index == first);
-            if fits {
-                (bytes, count) = (length, count + 1);
-            }
-            fits
+        let handed = self.timeline.mark().position.index;
+        let decided = usize::try_from(self.commit.0 - handed.0).unwrap_or(usize::MAX);
+        let mut hand_out = HandOut {
+            timeline: &mut self.timeline,
+            committed: &mut ready.committed,
+            room: decided.min(APPLY_ENTRIES_MAX),
+            bytes: 0,
+            before: None,
         };
-        for mut piece in self.log.pieces_from(first) {
-            let whole = piece.len();
-            piece.truncate(piece.iter().take_while(|entry| fits(entry)).count());
-            let ends_here = piece.len() < whole;
-            if before.is_none() && piece.iter().any(|entry| entry.kind == EntryKind::Config) {
-                before = Some(self.timeline.mark().membership.clone());
-            }
-            hand_out_piece(&mut self.timeline, piece, &mut ready.committed);
-            if ends_here {
-                break;
-            }
+        while hand_out.room > 0 {
+            let (piece, at) = self.log.piece_with(hand_out.timeline.mark().position.index.next());
+            hand_out.take(piece, at);
         }
+        let HandOut { bytes, before, .. } = hand_out;
         self.applying.push_back((self.timeline.mark().position.index, bytes));
         self.applying_bytes += bytes;
         if let Some(before) = before {
@@ -170,19 +172,43 @@ impl Replica {
     }
 }
 
-/// Hands out a piece of the log: whole, or in stretches that are effective or not.
-fn hand_out_piece(timeline: &mut Timeline, piece: Entries, committed: &mut Vec<Committed>) {
-    let (mut start, mut effective) = (0, true);
-    for (at, entry) in piece.iter().enumerate() {
-        let before = std::mem::replace(&mut effective, timeline.hand_out(entry));
-        if effective != before && at > start {
-            committed.push(Committed { entries: piece.part(start..at), effective: before });
-            start = at;
+/// One turn's hand-out.
+struct HandOut<'a> {
+    timeline: &'a mut Timeline,
+    committed: &'a mut Vec<Committed>,
+    /// So many entries may still go.
+    room: usize,
+    /// Payload bytes that go.
+    bytes: usize,
+    /// The membership before the first config entry that goes.
+    before: Option<Arc<Membership>>,
+}
+
+impl HandOut<'_> {
+    /// Hands out `piece` from the place `from` on, as far as there is room: whole, or in stretches that are effective
+    /// or not. What does not fit is left to another turn.
+    fn take(&mut self, piece: &Entries, from: usize) {
+        let (mut start, mut end, mut effective) = (from, from, true);
+        for entry in piece[from..].iter().take(self.room) {
+            let bytes = self.bytes + entry.payload.len();
+            if bytes > APPLY_BYTES_MAX && self.bytes > 0 {
+                self.room = end - from;
+                break;
+            }
+            self.bytes = bytes;
+            if entry.kind == EntryKind::Config && self.before.is_none() {
+                self.before = Some(self.timeline.mark().membership.clone());
+            }
+            let before = std::mem::replace(&mut effective, self.timeline.hand_out(entry));
+            if effective != before && end > start {
+                self.committed.push(Committed { entries: piece.part(start..end), effective: before });
+                start = end;
+            }
+            end += 1;
         }
-    }
-    let mut entries = piece;
-    entries.skip_front(start);
-    if !entries.is_empty() {
-        committed.push(Committed { entries, effective });
+        self.room -= end - from;
+        if end > start {
+            self.committed.push(Committed { entries: piece.part(start..end), effective });
+        }
     }
 }

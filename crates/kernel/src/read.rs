@@ -47,7 +47,7 @@ impl ReadRounds {
     }
 
     /// Whether a new round can start.
-    pub(crate) fn is_startable(&self) -> bool {
+    fn is_startable(&self) -> bool {
         self.round.is_none() && !self.queued.is_empty()
     }
 }
@@ -125,6 +125,11 @@ impl Replica {
         }
         leadership.reads.queued.push(reader);
         Ok(())
+    }
+
+    /// Whether the next turn starts a round.
+    pub(crate) fn has_startable_reads(&self) -> bool {
+        matches!(&self.role, RoleState::Leader(leadership) if leadership.reads.is_startable())
     }
 
     /// At the end of a turn: starts a round for the queued reads, or sends the collected ones to the leader.
