@@ -15,7 +15,7 @@ use crate::message::Body;
 use crate::peers::Peers;
 use crate::policy::LeaderPhase;
 use crate::progress::Progress;
-use crate::quorum::{has_quorum, quorum_index};
+use crate::quorum::{has_quorum, may_be_quorum, quorum_index};
 use crate::read::ReadRounds;
 use crate::ready::Refusal;
 use crate::replica::{Replica, RoleState};
@@ -242,6 +242,10 @@ impl Replica {
         let RoleState::Leader(leadership) = &self.role else { return };
         let (own, persisted) = (self.id(), self.log.persisted());
         let membership = self.timeline.effective();
+        let ahead = leadership.peers.iter().filter(|(_, peer)| peer.matched > self.commit).count();
+        if !may_be_quorum(membership, ahead + usize::from(persisted > self.commit)) {
+            return;
+        }
         // Planted: a leader that is being removed counts itself in the place of the first of those that stay.
         let usurped = membership.voters.first().filter(|_| planted(Defect::RemovedCounts));
         let usurped = usurped.filter(|_| !membership.voters.contains(&own));
@@ -307,10 +311,9 @@ impl Replica {
 
     /// Tells the chosen successor to campaign once it holds the whole log.
     pub(crate) fn maybe_hand_over(&mut self) {
-        let last = self.log.last_position();
         let RoleState::Leader(leadership) = &mut self.role else { return };
         let Some(transfer) = leadership.transfer.as_mut().filter(|transfer| !transfer.told) else { return };
-        let to = transfer.to;
+        let (to, last) = (transfer.to, self.log.last_position());
         if leadership.peers.get(to).is_some_and(|peer| peer.matched == last.index) {
             transfer.told = true;
             self.send(to, self.promised, Body::TimeoutNow { last });

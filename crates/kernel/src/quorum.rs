@@ -21,6 +21,11 @@ fn is_majority(count: usize, of: usize) -> bool {
 
 static NOBODY: BTreeSet<ReplicaId> = BTreeSet::new();
 
+/// Whether so many replicas, voters or not, could be a quorum at all: "no" spares the count of voters.
+pub(crate) fn may_be_quorum(membership: &Membership, replicas: usize) -> bool {
+    is_majority(replicas, membership.voters.len())
+}
+
 /// The highest index that a quorum has reached, when `matched` says how far each replica is; `above` if that is higher.
 pub(crate) fn quorum_index(membership: &Membership, above: Index, matched: impl Fn(ReplicaId) -> Index) -> Index {
     let also = if planted(Defect::LearnerVotes) { &membership.learners } else { &NOBODY };
