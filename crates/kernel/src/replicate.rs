@@ -33,6 +33,7 @@ impl Replica {
             messages: &mut self.out.messages,
             loads: &mut self.out.loads,
             snapshots: &mut self.out.snapshots_to_send,
+            slice: None,
         };
         for (id, peer) in peers.iter_mut() {
             turn.serve(id, peer);
@@ -116,6 +117,16 @@ struct Turn<'a> {
     messages: &'a mut Vec<Message>,
     loads: &'a mut Vec<LoadRequest>,
     snapshots: &'a mut Vec<ReplicaId>,
+    slice: Option<Slice>,
+}
+
+/// What was cut out of the log last: entries from `from` on, as many as `bytes_max` allow. They are sent at once.
+struct Slice {
+    from: Index,
+    bytes_max: usize,
+    bytes: usize,
+    /// The place of the message that holds them.
+    message: usize,
 }
 
 impl Turn<'_> {
@@ -135,38 +146,53 @@ impl Turn<'_> {
                 self.snapshots.push(id);
                 break;
             }
-            let entries = self.next_entries(id, peer);
+            let (entries, bytes) = self.next_entries(id, peer);
             if entries.is_empty() {
                 break;
             }
             said = true;
             let number = self.next_number();
-            self.append(id, peer, entries, number);
+            self.append(id, peer, entries, bytes, number);
         }
         // Entries wait for the follower's disk before they are acknowledged, an empty append does not: a read must not.
         if peer.confirm_due || (!said && (peer.heartbeat_due || tells_commit(peer, self.commit))) {
             let number = if asks { self.next_number() } else { UNANSWERED };
-            self.append(id, peer, Entries::default(), number);
+            self.append(id, peer, Entries::default(), 0, number);
         }
         peer.heartbeat_due = false;
         peer.confirm_due = false;
     }
 
-    /// The next entries for `peer`, from memory or from a finished load; else they are asked of the host.
-    fn next_entries(&mut self, id: ReplicaId, peer: &mut Progress) -> Entries {
+    /// The next entries for `peer` and their payload bytes, from memory or from a finished load; else they are asked of
+    /// the host.
+    fn next_entries(&mut self, id: ReplicaId, peer: &mut Progress) -> (Entries, usize) {
         let bytes_max = peer.window().min(APPEND_BYTES_MAX);
         if peer.next >= self.log.cached_from() {
-            return self.log.slice(peer.next, bytes_max, APPEND_ENTRIES_MAX);
+            return self.cached_entries(peer.next, bytes_max);
         }
         if !peer.loaded.is_empty() {
-            return take_loaded(peer, bytes_max).into();
+            return sized(take_loaded(peer, bytes_max).into());
         }
         if peer.loading.is_none() {
             peer.loading = Some(peer.next);
             let until = self.log.cached_from();
             self.loads.push(LoadRequest { to: id, from: peer.next, until, bytes_max: LOAD_BYTES_MAX });
         }
-        Entries::default()
+        (Entries::default(), 0)
+    }
+
+    /// Entries in memory from `from` on. Followers that keep up get the same: it is looked for once.
+    fn cached_entries(&mut self, from: Index, bytes_max: usize) -> (Entries, usize) {
+        if let Some(slice) = &self.slice
+            && (slice.from, slice.bytes_max) == (from, bytes_max)
+            && let Some(Body::Append { entries, .. }) = self.messages.get(slice.message).map(|message| &message.body)
+        {
+            return (entries.clone(), slice.bytes);
+        }
+        let (entries, bytes) = sized(self.log.slice(from, bytes_max, APPEND_ENTRIES_MAX));
+        assert!(!entries.is_empty(), "the log holds {from}, but nothing of it can be sent");
+        self.slice = Some(Slice { from, bytes_max, bytes, message: self.messages.len() });
+        (entries, bytes)
     }
 
     fn next_number(&mut self) -> u64 {
@@ -174,16 +200,11 @@ impl Turn<'_> {
         *self.confirm_seq
     }
 
-    fn append(&mut self, id: ReplicaId, peer: &mut Progress, entries: Entries, confirm_seq: u64) {
-        let (prev, last) = match entries.first().zip(entries.last()) {
-            Some((first, last)) => (first.index.prev(), last.index),
-            // Behind a snapshot nothing can be compared but the base, which tells when the follower has caught up.
-            None if peer.mode == Mode::Snapshot => (self.log.base().index, self.log.base().index),
-            None => (peer.next.prev(), peer.next.prev()),
-        };
-        let prev = self.log.position(prev).unwrap_or_else(|| self.log.base());
-        let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
-        let is_heartbeat = entries.is_empty();
+    fn append(&mut self, id: ReplicaId, peer: &mut Progress, entries: Entries, bytes: usize, confirm_seq: u64) {
+        // Behind a snapshot nothing can be compared but the base, which tells when the follower has caught up.
+        let meets = if peer.mode == Mode::Snapshot { self.log.base().index } else { peer.next.prev() };
+        let prev = self.log.position(meets).unwrap_or(self.log.base());
+        let count = entries.len() as u64;
         let body = Body::Append {
             prev,
             entries,
@@ -195,10 +216,16 @@ impl Turn<'_> {
         let &Config { group, protocol, replica: from, .. } = self.config;
         self.messages.push(Message { group, protocol, from, to: id, ballot: self.ballot, body });
         peer.commit_sent = self.commit;
-        if !is_heartbeat {
-            peer.sent(last, bytes, confirm_seq);
+        if count > 0 {
+            peer.sent(Index(meets.0 + count), bytes, confirm_seq);
         }
     }
+}
+
+/// `entries` with their payload bytes.
+fn sized(entries: Entries) -> (Entries, usize) {
+    let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
+    (entries, bytes)
 }
 
 /// Takes entries off a finished load.
