@@ -51,7 +51,7 @@ pub use compare::{Play, Row, Script, Showing, play};
 pub use config::{Config, Profile};
 pub use counters::{Counter, Counters};
 pub use fault::{Fault, FaultKind, Link, Weather};
-pub use history::{Asked, Operation, Told};
+pub use history::{Asked, Held, Operation, Told};
 pub use html::report_html;
 pub use plan::{Plan, PlannedFault, Shape, plan};
 pub use planted::{Aim, HUNTS, Hunt};

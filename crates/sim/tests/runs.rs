@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sim::{Config, Counter, Counters, Profile, Report, Verdict};
+use base::NodeId;
+use sim::{Config, Counter, Counters, Fault, Plan, PlannedFault, Profile, Report, Verdict};
 
 fn config(seed: u64, profile: Profile, seconds: u64) -> Config {
     Config { duration: Duration::from_secs(seconds), ..Config::new(seed).with_profile(profile) }
@@ -180,4 +181,25 @@ fn the_same_seed_is_the_same_run() {
         let next = sim::run(&Config { seed: seed + 1, ..config });
         assert_ne!(next.trace_hash, one.trace_hash, "the seed makes no difference");
     }
+}
+
+/// Cut off while others came and the founders went, itself among them: it waits for founders who are gone, and nobody
+/// can tell it. The rest must not wait for it.
+#[test]
+fn a_member_that_missed_its_own_removal_and_knows_nobody_left_holds_up_nobody() {
+    let (lone, others) = (NodeId(2), [NodeId(1), NodeId(3)]);
+    let config = config(5310, Profile::Members, 20);
+    let plan = sim::plan(&config);
+    let at = |seconds: u64, fault| PlannedFault { at: seconds * 1_000_000, fault };
+    let faults = vec![
+        at(3, Fault::Cut { links: others.map(|other| (lone, other)).to_vec(), for_us: 20_000_000 }),
+        at(4, Fault::Join { node: NodeId(4) }),
+        at(7, Fault::Leave { node: NodeId(3) }),
+        at(9, Fault::Join { node: NodeId(5) }),
+        at(12, Fault::Leave { node: lone }),
+        at(15, Fault::Leave { node: NodeId(1) }),
+    ];
+    let report = passes(&Config { nodes: 3, plan: Some(Plan { faults, ..plan }), ..config });
+    assert_eq!(report.counters.get(Counter::MembersRemoved), 3);
+    assert_eq!(report.counters.get(Counter::StoodDown), 2, "the one that was cut off runs on");
 }

@@ -175,7 +175,7 @@ impl World<'_> {
             return Some(format!("{} is at {} of {decided}", behind.id, Self::applied(behind)));
         }
         let leases = |machine: &&Machine| mvcc::leases(&*machine.engine.view()).is_ok_and(|leases| !leases.is_empty());
-        if let Some(machine) = self.running().find(leases) {
+        if let Some(machine) = self.running().filter(|machine| !self.is_astray(machine)).find(leases) {
             return Some(format!("{} has leases that nobody renews", machine.id));
         }
         let last = self.last_revision()?;

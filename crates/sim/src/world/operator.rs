@@ -215,11 +215,12 @@ impl World<'_> {
         }
     }
 
-    /// Whether a machine that lost its data knows nobody who is left: it was set up with the founders, who are all
-    /// gone, and waits for them. It harms nobody, and nobody can tell it.
+    /// Whether a machine knows nobody who is left, because it lost its data, or was cut off when it was removed itself:
+    /// it was set up with the founders, who are all gone, and waits for them. It harms nobody, and nobody can tell it.
     pub(super) fn is_astray(&self, machine: &Machine) -> bool {
         let mut known = machine.directory.members.intersection(&self.operator.members);
-        machine.wounds.wiped && known.all(|member| *member == machine.id)
+        let wounds = machine.wounds;
+        (wounds.wiped || wounds.removed) && known.all(|member| *member == machine.id)
     }
 
     /// What is wrong with the members once everything should be as it was wished for, in words.
