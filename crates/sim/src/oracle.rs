@@ -17,8 +17,8 @@ use crate::members::Memberships;
 /// Everything known about the cluster as one.
 #[derive(Default)]
 pub(crate) struct Oracle {
-    /// Decided entries from index 1 on.
-    decided: Vec<EntryKey>,
+    /// Decided entries from index 1 on, each with the ballot in which it was first known to be decided.
+    decided: Vec<(EntryKey, Ballot)>,
     leaders: BTreeMap<Ballot, NodeId>,
     states: BTreeMap<Index, StateHash>,
     pub(crate) memberships: Memberships,
@@ -31,16 +31,16 @@ impl Oracle {
         Index(self.decided.len() as u64)
     }
 
-    /// `node` was told that `key` is decided at `index`. `holds` says who holds it durably; it is asked once per slot.
-    /// Answers whether this is news.
+    /// `node`, in `ballot`, was told that `key` is decided at `index`. `holds` says who holds it durably; it is
+    /// asked once per slot. Answers whether this is news.
     pub(crate) fn decide(
         &mut self,
-        node: NodeId,
+        (node, ballot): (NodeId, Ballot),
         index: Index,
         key: &EntryKey,
         holds: impl Fn(ReplicaId) -> bool,
     ) -> Result<bool, String> {
-        if let Some(known) = self.decided.get(index.0 as usize - 1) {
+        if let Some((known, _)) = self.decided.get(index.0 as usize - 1) {
             return match known.same_value(key) {
                 true => Ok(false),
                 false => Err(format!("slot {index} holds {key:?} at {node} and was decided as {known:?}")),
@@ -55,7 +55,7 @@ impl Oracle {
             return Err(format!("{node} takes slot {index} for decided, but only the disks of {held:?} hold it"));
         }
         self.memberships.decide(index, is_change);
-        self.decided.push(*key);
+        self.decided.push((*key, ballot));
         Ok(true)
     }
 
@@ -65,9 +65,13 @@ impl Oracle {
         if first != node {
             return Err(format!("{node} and {first} both lead {ballot}"));
         }
-        // A leader of an old ballot may learn late that it was elected: it cannot decide anything any more.
-        let before = |key: &EntryKey| key.stamp < ballot;
-        for (key, index) in self.decided.iter().zip(1..).skip(log.base().0 as usize).filter(|(key, _)| before(key)) {
+        // A leader of an old ballot may learn late that it was elected: it cannot decide anything any more, and what
+        // was decided since need not be in its log. That tells the ballot of the decision, not the entry's stamp: an
+        // entry of an old ballot may be decided in a later one.
+        for ((key, decided), index) in self.decided.iter().zip(1..).skip(log.base().0 as usize) {
+            if *decided >= ballot {
+                continue;
+            }
             match log.get(Index(index)) {
                 Some(held) if held.same_value(key) => {}
                 held => {
@@ -110,12 +114,13 @@ mod tests {
     #[test]
     fn a_changed_slot_a_hole_and_a_missing_quorum_are_found() {
         let mut oracle = of_three();
-        let one = NodeId(1);
+        let one = (NodeId(1), Ballot::new(1, NodeId(1)));
+        let two = (NodeId(2), one.1);
         let first = |number: u64| move |replica: ReplicaId| replica.0 <= number;
         assert!(oracle.decide(one, Index(1), &key("a"), first(1)).is_err(), "one disk is no quorum");
         assert_eq!(oracle.decide(one, Index(1), &key("a"), first(2)), Ok(true));
-        assert_eq!(oracle.decide(NodeId(2), Index(1), &key("a"), first(0)), Ok(false));
-        assert!(oracle.decide(NodeId(2), Index(1), &key("b"), first(3)).is_err());
+        assert_eq!(oracle.decide(two, Index(1), &key("a"), first(0)), Ok(false));
+        assert!(oracle.decide(two, Index(1), &key("b"), first(3)).is_err());
         assert!(oracle.decide(one, Index(3), &key("c"), first(3)).is_err());
     }
 
@@ -126,9 +131,10 @@ mod tests {
         let empty = ShadowLog::default();
         assert_eq!(oracle.leads(NodeId(1), ballot, &empty), Ok(true));
         assert!(oracle.leads(NodeId(2), ballot, &empty).is_err());
-        assert_eq!(oracle.decide(NodeId(1), Index(1), &key("a"), |_| true), Ok(true));
+        assert_eq!(oracle.decide((NodeId(1), ballot), Index(1), &key("a"), |_| true), Ok(true));
         assert!(oracle.leads(NodeId(1), Ballot::new(6, NodeId(1)), &empty).is_err());
-        let late = Ballot::new(0, NodeId(3));
+        // The entry's stamp is of ballot 1, and it was decided in ballot 5.
+        let late = Ballot::new(4, NodeId(3));
         assert!(oracle.leads(NodeId(3), late, &empty).is_ok(), "elected in an old ballot, which decides nothing");
     }
 

@@ -78,7 +78,8 @@ fn a_log_that_forgets_is_found_when_it_starts_or_before() {
     let kinds = [FailureKind::Recovery];
     found(Defect::DamageTruncated, Profile::Disk, &kinds);
     found(Defect::DirectoryUnsynced, Profile::Crash, &kinds);
-    found(Defect::SyncRetried, Profile::Disk, &kinds);
+    // What a sync lost is missing at the next start; with a later flush behind the gap the log says so itself.
+    found(Defect::SyncRetried, Profile::Disk, &[FailureKind::Recovery, FailureKind::Stopped]);
 }
 
 #[test]

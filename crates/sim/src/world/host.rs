@@ -180,6 +180,7 @@ impl World<'_> {
         let Some(process) = &mut self.machines[machine].process else { return };
         let from = process.handed.next();
         process.handed = until;
+        let ballot = process.node.status(GROUP).expect("the node has its group").ballot;
         let (machines, oracle) = (&self.machines, &mut self.oracle);
         let (node, log) = (machines[machine].id, &machines[machine].ledger.appended);
         let result = (from.0..=until.0).map(Index).try_for_each(|index| {
@@ -187,7 +188,7 @@ impl World<'_> {
             let holds = |replica: ReplicaId| {
                 machines.get(replica.0 as usize - 1).is_some_and(|machine| machine.held(index, key))
             };
-            oracle.decide(node, index, key, holds).map(drop)
+            oracle.decide((node, ballot), index, key, holds).map(drop)
         });
         self.judge(FailureKind::Agreement, result);
     }
