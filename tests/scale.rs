@@ -6,17 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use api::etcdserverpb::lease_client::LeaseClient;
-use api::etcdserverpb::maintenance_client::MaintenanceClient;
-use api::etcdserverpb::{LeaseGrantRequest, LeaseLeasesRequest, MoveLeaderRequest, PutRequest, RangeRequest};
+use api::etcdserverpb::{LeaseLeasesRequest, MoveLeaderRequest, RangeRequest};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::client::{Client, prefix_request, put_request, revision};
+use crate::client::{Client, prefix_request};
 use crate::cluster::{Cluster, is_reference};
 use crate::overload::resident_bytes;
 use crate::run;
-use crate::watch::{Stream, key, prefix, revisions};
+use crate::watch::{Stream, key, prefix, put, revisions};
 
 /// Watches that share a stream, as those of one program do.
 const WATCHES_PER_STREAM: usize = 100;
@@ -123,8 +121,7 @@ async fn watchers(all: usize, slow: usize) {
 }
 
 async fn put_large(writer: &Client, number: usize) -> i64 {
-    let answer = writer.put(&format!("large/{}", number % 7), vec![b'x'; LARGE]).await.expect("a put");
-    revision(answer.header.as_ref())
+    put(writer, &format!("large/{}", number % 7), vec![b'x'; LARGE]).await
 }
 
 /// From the sending of a put to its event at the one watcher of its key. Between the puts, large ones go to those who
@@ -143,9 +140,9 @@ async fn measure_watched_puts(
             large.push(put_large(writer, number).await);
         }
         let sent = Instant::now();
-        let answer = writer.put(&format!("own/{}", number * 7919 % keys), "x").await.expect("a put");
+        let written = put(writer, &format!("own/{}", number * 7919 % keys), "x").await;
         let (at, when) = arrived.recv().await.expect("the readers read");
-        assert_eq!(at, revision(answer.header.as_ref()), "another event than that of this put");
+        assert_eq!(at, written, "another event than that of this put");
         figures.0.push(when - sent);
     }
     figures
@@ -189,7 +186,7 @@ async fn leases(all: usize, ending: usize) {
         puts.text()
     ));
     assert!(first >= Duration::from_millis(TTL_S as u64 * 990), "ended after {first:?}");
-    let mut lister = LeaseClient::new(client.channel()).max_decoding_message_size(usize::MAX);
+    let mut lister = client.leases().max_decoding_message_size(usize::MAX);
     let left = lister.lease_leases(LeaseLeasesRequest {}).await;
     assert_eq!(left.expect("a list").into_inner().leases.len(), all - ending);
 }
@@ -202,11 +199,9 @@ async fn grant(cluster: &Cluster, count: usize, ttl: i64, prefix: Option<&'stati
         let client = clients[granter % clients.len()].clone();
         granters.spawn(async move {
             for number in (granter..count).step_by(GRANTERS) {
-                let granted = LeaseClient::new(client.channel()).lease_grant(LeaseGrantRequest { id: 0, ttl }).await;
-                let lease = granted.expect("a lease").into_inner().id;
+                let lease = client.grant(ttl).await.expect("a lease");
                 if let Some(prefix) = prefix {
-                    let request = PutRequest { lease, ..put_request(&format!("{prefix}{number}"), "x") };
-                    client.put_request(request).await.expect("a put");
+                    client.put_leased(&format!("{prefix}{number}"), lease).await;
                 }
             }
         });
@@ -221,8 +216,7 @@ async fn hand_over(cluster: &Cluster) {
     let leader = cluster.leader().await;
     let next = (leader + 1) % cluster.nodes.len();
     let target_id = cluster.client(next).id().await;
-    let client = cluster.client(leader);
-    let moved = MaintenanceClient::new(client.channel()).move_leader(MoveLeaderRequest { target_id }).await;
+    let moved = cluster.client(leader).maintenance().move_leader(MoveLeaderRequest { target_id }).await;
     moved.expect("leadership moves");
     assert_eq!(cluster.leader().await, next);
 }
