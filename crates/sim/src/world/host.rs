@@ -489,11 +489,10 @@ impl World<'_> {
             return Ok(());
         }
         self.publish(machine, revision, after, is_kept.then_some(changes));
+        let (at, node) = (self.now(), self.machines[machine].id);
+        self.trace.note(at, 6 + 16 * machine as u64, || format!("{node} has applied {index}"));
         if index.0.is_multiple_of(HASHED_EVERY) {
             self.compare_state(machine, index)?;
-        } else {
-            let (at, node) = (self.now(), self.machines[machine].id);
-            self.trace.note(at, 6 + 16 * machine as u64, || format!("{node} has applied {index}"));
         }
         for (ticket, told) in replies {
             self.answer(machine, ticket, told);
@@ -516,8 +515,7 @@ impl World<'_> {
                 return Ok(());
             }
         };
-        let (at, node) = (self.now(), state.id);
-        self.trace.note(at, 6 + 16 * machine as u64, || format!("{node} has applied {index}, state {:08x}", hash.hash));
+        let node = state.id;
         self.trace.mix(u64::from(hash.hash));
         let result = self.oracle.applied(node, index, hash);
         if self.judge(FailureKind::Agreement, result) == Some(true) {
