@@ -83,9 +83,8 @@ impl Pace {
 
     fn pause(&self, finished: Instant) -> Duration {
         let took = finished.since(self.started).min(self.patience.pause_max);
-        let times = if self.patience.grows { self.carried / MANY } else { 1 };
-        // Above some thousand it is the most anyway, unless the round took no time at all.
-        (took * times.min(1024) as u32).min(self.patience.pause_max)
+        let times = if self.patience.grows { u32::try_from(self.carried / MANY).unwrap_or(u32::MAX) } else { 1 };
+        took.saturating_mul(times).min(self.patience.pause_max)
     }
 
     /// A round starts now with this many requests.
