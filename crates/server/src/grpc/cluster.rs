@@ -32,13 +32,12 @@ const LEADER_PAUSE: Duration = Duration::from_millis(100);
 impl ClusterService {
     /// The leader's node, if it is another one than this. Nothing was sent yet when this fails.
     async fn leader(&self, metadata: &MetadataMap) -> Result<Option<ClusterClient<Channel>>, Status> {
+        let is_passed_on = metadata.contains_key(PASSED_ON);
         let deadline = tokio::time::Instant::now() + LEADER_TIMEOUT;
         loop {
             match self.reach_leader().await {
-                Ok(Some(_)) if metadata.contains_key(PASSED_ON) => {
-                    return Err(Status::unavailable("etcdserver: leader changed"));
-                }
-                Err(_) if !metadata.contains_key(PASSED_ON) && tokio::time::Instant::now() < deadline => {
+                Ok(Some(_)) if is_passed_on => return Err(Status::unavailable("etcdserver: leader changed")),
+                Err(_) if !is_passed_on && tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(LEADER_PAUSE).await;
                 }
                 result => return result,
