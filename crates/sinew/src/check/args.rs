@@ -29,10 +29,10 @@ Exit codes:
 
 const CLUSTER_EXAMPLES: &str = "\
 Clients read, write, delete, compare-and-swap, append to lists, move money, watch and hold leases
-under keys of their own, and every answer is recorded. Break what you like meanwhile: kill -9 a node and start it again,
-freeze one with kill -STOP and wake it with kill -CONT, cut the network. Then the answers are
-judged. The keys are deleted afterwards; other keys are never touched. Works with any etcd endpoint,
-of etcd itself too.
+under keys of their own, and every answer is recorded. Break what you like meanwhile: kill -9 a node
+and start it again, freeze one with kill -STOP and wake it with kill -CONT, cut the network. Then
+the answers are judged. The keys are deleted afterwards; other keys are never touched. Works with
+any etcd endpoint, of etcd itself too.
 
 Examples:
   sinew demo                      in one terminal, and in another:
