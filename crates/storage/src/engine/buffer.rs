@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use lsm_tree::SeqNo;
 
-use super::arena::{Arena, Piece};
+use super::arena::{Arena, Piece, SpareChunks};
 use super::family::{Entry, Family};
 
 /// Rows written under one hold of the lock.
@@ -45,7 +45,7 @@ struct Version {
 }
 
 /// What is in a buffer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rows {
     families: BTreeMap<u8, Family>,
     versions: Vec<Version>,
@@ -113,8 +113,9 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    pub(super) fn new(total: &Arc<AtomicU64>) -> Self {
-        Self { rows: RwLock::default(), bytes: AtomicU64::new(0), total: Arc::clone(total) }
+    pub(super) fn new(spare: &Arc<SpareChunks>, total: &Arc<AtomicU64>) -> Self {
+        let rows = Rows { families: BTreeMap::new(), versions: Vec::new(), arena: Arena::new(spare) };
+        Self { rows: RwLock::new(rows), bytes: AtomicU64::new(0), total: Arc::clone(total) }
     }
 
     /// All rows. To be held for long only when the buffer is sealed.
@@ -239,6 +240,10 @@ impl DoubleEndedIterator for Cursor<'_> {
 mod tests {
     use super::*;
 
+    fn empty(total: &Arc<AtomicU64>) -> Buffer {
+        Buffer::new(&Arc::new(SpareChunks::new(0)), total)
+    }
+
     fn row(number: u32, value: Option<u32>) -> Row {
         let value = value.map(|value| Bytes::from(vec![value as u8; 100]));
         (Bytes::from(format!("c{number:06}")), value)
@@ -250,7 +255,7 @@ mod tests {
 
     #[test]
     fn every_snapshot_sees_the_versions_below_its_number() {
-        let buffer = Buffer::new(&Arc::default());
+        let buffer = empty(&Arc::default());
         buffer.write(&[row(1, Some(1)), row(2, Some(1))], 5);
         buffer.write(&[row(1, Some(2)), row(3, None)], 6);
         buffer.write(&[row(1, None)], 9);
@@ -267,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_scan_goes_on_where_it_was_while_the_buffer_grows() {
-        let buffer = Buffer::new(&Arc::default());
+        let buffer = empty(&Arc::default());
         let old: Vec<_> = (0..3000).map(|number| row(number * 2, Some(number))).collect();
         buffer.write(&old, 1);
         let mut scan = Cursor::new(&buffer, 2, Bound::Unbounded, Bound::Unbounded);
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn memory_is_counted_until_the_buffer_is_gone() {
         let total = Arc::default();
-        let (first, second) = (Buffer::new(&total), Buffer::new(&total));
+        let (first, second) = (empty(&total), empty(&total));
         for number in 0..2000 {
             first.write(&[row(number, Some(1))], 1);
             second.write(&[row(0, Some(number))], u64::from(number));

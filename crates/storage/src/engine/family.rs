@@ -206,10 +206,16 @@ impl DoubleEndedIterator for Range<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
+    use super::super::arena::SpareChunks;
     use super::*;
+
+    fn arena() -> Arena {
+        Arena::new(&Arc::new(SpareChunks::new(0)))
+    }
 
     /// Keys over few bytes with common prefixes, zeros and ends of all kinds.
     fn keys() -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -258,7 +264,7 @@ mod tests {
         ) {
             let mut keys = keys;
             if sorted { keys.sort(); }
-            let (mut arena, mut family, mut model) = (Arena::default(), Family::default(), BTreeMap::new());
+            let (mut arena, mut family, mut model) = (arena(), Family::default(), BTreeMap::new());
             for (number, key) in (0u32..).zip(keys) {
                 let found = family.search(&arena, &key);
                 prop_assert_eq!(found.is_ok(), model.insert(key.clone(), number).is_some());
@@ -282,7 +288,7 @@ mod tests {
 
     #[test]
     fn keys_in_order_fill_the_leaves() {
-        let (mut arena, mut family) = (Arena::default(), Family::default());
+        let (mut arena, mut family) = (arena(), Family::default());
         for number in 0..1000u32 {
             let key = number.to_be_bytes();
             let at = family.search(&arena, &key).expect_err("a new key");

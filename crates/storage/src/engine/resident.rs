@@ -7,10 +7,11 @@
 //! changes; a flush makes the next one.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::arena::{Arena, Piece};
+use super::arena::{Arena, Piece, SpareChunks};
 use super::family::{self, Family};
 
 /// A row of a write buffer that goes to the tree; no value means that it was deleted.
@@ -27,31 +28,30 @@ pub(super) struct Resident {
 
 impl Resident {
     /// Of the family whose keys begin with `tag`, which has no rows.
-    pub(super) fn empty(tag: u8) -> Self {
-        Self { tag, keys: Family::default(), values: Vec::new(), arena: Arena::default() }
+    pub(super) fn empty(tag: u8, spare: &Arc<SpareChunks>) -> Self {
+        Self { tag, keys: Family::default(), values: Vec::new(), arena: Arena::new(spare) }
     }
 
-    /// Reads rows that come in key order. `None` if they take more than `bytes_max`.
+    /// With rows that come in key order, behind those that are there. `None` if they take more than `bytes_max`.
     pub(super) fn load<E>(
-        tag: u8,
+        mut self,
         rows: impl Iterator<Item = Result<(impl AsRef<[u8]>, impl AsRef<[u8]>), E>>,
         bytes_max: u64,
     ) -> Result<Option<Self>, E> {
-        let mut resident = Self::empty(tag);
         for row in rows {
             let (key, value) = row?;
-            resident.push(key.as_ref(), value.as_ref());
-            if resident.bytes() > bytes_max {
+            self.push(key.as_ref(), value.as_ref());
+            if self.bytes() > bytes_max {
                 return Ok(None);
             }
         }
-        Ok(Some(resident))
+        Ok(Some(self))
     }
 
     /// The rows after `changes`, which come in key order. `None` if they take more than `bytes_max`.
     pub(super) fn changed<'a>(&'a self, changes: impl Iterator<Item = Change<'a>>, bytes_max: u64) -> Option<Self> {
         let mut changes = changes.filter(|(key, _)| self.covers(key)).peekable();
-        let mut next = Self::empty(self.tag);
+        let mut next = Self::empty(self.tag, self.arena.spare());
         for (key, value) in self.rows((Bound::Unbounded, Bound::Unbounded)) {
             while let Some((added, value)) = changes.next_if(|(changed, _)| *changed < key) {
                 next.change(added, value);
@@ -157,6 +157,10 @@ mod tests {
 
     use super::*;
 
+    fn empty() -> Resident {
+        Resident::empty(b'c', &Arc::new(SpareChunks::new(0)))
+    }
+
     fn key() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(0u8..3, 0..5).prop_map(|tail| [b"c".to_vec(), tail].concat())
     }
@@ -183,7 +187,7 @@ mod tests {
             flushes in prop::collection::vec(changes(), 1..6),
             (from, from_kind, to, to_kind) in (key(), 0u8..3, key(), 0u8..3),
         ) {
-            let mut resident = Resident::empty(b'c');
+            let mut resident = empty();
             let mut model = BTreeMap::new();
             for flush in &flushes {
                 let changes = flush.iter().map(|(key, value)| (&key[..], value.as_deref()));
@@ -208,7 +212,7 @@ mod tests {
                 prop_assert_eq!(resident.rows(bounds).rev().collect::<Vec<_>>(), expected);
             }
             let rows = model.iter().map(Ok::<_, ()>);
-            let loaded = Resident::load(b'c', rows, u64::MAX).expect("no error").expect("within the bounds");
+            let loaded = empty().load(rows, u64::MAX).expect("no error").expect("within the bounds");
             prop_assert_eq!(loaded.rows(everything).collect::<Vec<_>>(), resident.rows(everything).collect::<Vec<_>>());
         }
     }
@@ -216,13 +220,12 @@ mod tests {
     #[test]
     fn too_many_rows_are_refused() {
         let rows: Vec<_> = (0..1000u32).map(|number| (format!("c{number:06}"), vec![1u8; 100])).collect();
-        let load =
-            |bytes_max| Resident::load(b'c', rows.iter().cloned().map(Ok::<_, ()>), bytes_max).expect("no error");
+        let load = |bytes_max| empty().load(rows.iter().cloned().map(Ok::<_, ()>), bytes_max).expect("no error");
         let bytes = load(u64::MAX).expect("no bounds").bytes();
         assert!((107_000..300_000).contains(&bytes), "{bytes}");
         assert!(load(bytes).is_some() && load(bytes - 1).is_none());
         let changes = || rows.iter().map(|(key, value)| (key.as_bytes(), Some(&value[..])));
-        let empty = Resident::empty(b'c');
+        let empty = empty();
         assert!(empty.changed(changes(), bytes).is_some() && empty.changed(changes(), bytes - 1).is_none());
         let full = load(bytes).expect("they fit");
         assert!(full.changed(changes(), bytes).is_some() && full.changed(std::iter::empty(), bytes - 1).is_none());
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn only_bounds_within_the_family_are_covered() {
-        let resident = Resident::empty(b'c');
+        let resident = empty();
         let (inside, below, above) = (Bytes::from_static(b"cat"), Bytes::from_static(b"b"), Bytes::from_static(b"d"));
         let covered = |from: Bound<&Bytes>, to: Bound<&Bytes>| resident.covers_range(&from.cloned(), &to.cloned());
         assert!(covered(Bound::Included(&inside), Bound::Included(&inside)));

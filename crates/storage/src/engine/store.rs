@@ -18,6 +18,7 @@ use lsm_tree::{AbstractTree, Cache, Guard, SeqNo, SequenceNumberCounter, Tree};
 use mvcc::CURRENT_ROWS;
 use mvcc::engine::Batch;
 
+use super::arena::SpareChunks;
 use super::buffer::Buffer;
 use super::config::{LEVEL0_RUNS_FULL, LEVEL0_RUNS_HIGH, TABLE_BYTES, fault, open_tree, strategy, verify_version};
 use super::layers::{Layers, newest_first, newest_rows, tree_row};
@@ -59,6 +60,8 @@ pub(super) struct Store {
     persisted: Mutex<Option<Bytes>>,
     /// Memory of all buffers, those included that only views still hold.
     buffered_bytes: Arc<AtomicU64>,
+    /// What buffers and resident rows that are gone leave to the next ones.
+    spare: Arc<SpareChunks>,
     /// The files go when the store goes.
     doomed: AtomicBool,
 }
@@ -95,8 +98,11 @@ impl Store {
         let persisted = tree.get(MARK_KEY, published).map_err(|error| fault("read", &path, &error))?;
         let persisted = persisted.map(|row| copy(&row));
         let buffered_bytes = Arc::default();
-        let resident = (tree.table_count() == 0).then(|| Arc::new(Resident::empty(CURRENT_ROWS)));
-        let layers = Layers { active: Arc::new(Buffer::new(&buffered_bytes)), sealed: Vec::new(), resident };
+        // A flush leaves a buffer, and resident rows, which in most stores are less than half of one.
+        let spare = Arc::new(SpareChunks::new(options.memtable_bytes / 2 * 3));
+        let resident = (tree.table_count() == 0).then(|| Arc::new(Resident::empty(CURRENT_ROWS, &spare)));
+        let active = Arc::new(Buffer::new(&spare, &buffered_bytes));
+        let layers = Layers { active, sealed: Vec::new(), resident };
         Ok(Self {
             tree,
             recent: Recent::new(options.recent_bytes()),
@@ -111,6 +117,7 @@ impl Store {
             resident_below: AtomicU64::new(u64::MAX),
             persisted: Mutex::new(persisted),
             buffered_bytes,
+            spare,
             doomed: AtomicBool::new(false),
         })
     }
@@ -181,7 +188,7 @@ impl Store {
 
     fn seal_locked(&self, snapshots: &mut Snapshots) {
         if !snapshots.layers.active.is_empty() {
-            snapshots.layers = Arc::new(snapshots.layers.seal(Buffer::new(&self.buffered_bytes)));
+            snapshots.layers = Arc::new(snapshots.layers.seal(Buffer::new(&self.spare, &self.buffered_bytes)));
         }
     }
 
@@ -225,7 +232,7 @@ impl Store {
             return Ok(());
         }
         let rows = self.tree.range([CURRENT_ROWS]..[CURRENT_ROWS + 1], SeqNo::MAX, None).map(Guard::into_inner);
-        let loaded = Resident::load(CURRENT_ROWS, rows, self.options.resident_bytes());
+        let loaded = Resident::empty(CURRENT_ROWS, &self.spare).load(rows, self.options.resident_bytes());
         let resident = self.note_resident(loaded.map_err(|error| self.fault("read", &error))?);
         let mut snapshots = lock(&self.snapshots);
         snapshots.layers = Arc::new(snapshots.layers.without(0, resident));
