@@ -30,8 +30,10 @@ use crate::span::Span;
 const ALARM: u8 = b'a';
 /// First byte of the keys of current rows: what nearly all reads are about.
 pub const CURRENT: u8 = b'c';
-const HISTORY: u8 = b'h';
-const EVENT: u8 = b'r';
+/// First byte of the keys of superseded versions: each is written once and read by those who ask for the past.
+pub const HISTORY: u8 = b'h';
+/// First byte of the keys of events, which are written in order and once.
+pub const EVENT: u8 = b'r';
 const ATTACHMENT: u8 = b'k';
 const LEASE: u8 = b'l';
 const MEMBER: u8 = b'n';

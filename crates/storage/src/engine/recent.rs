@@ -6,6 +6,8 @@
 //!
 //! A row enters when it is read. A reader that is overtaken by a writer must not leave an old value behind: each shard
 //! knows the number of the last write to any of its rows, and takes a value only from snapshots that include it.
+//!
+//! Rows of the past stay outside: two of them are written with every put, and few are ever read by key.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use lsm_tree::SeqNo;
+use mvcc::{EVENT_ROWS, HISTORY_ROWS};
 use xxhash_rust::xxh3::xxh3_64;
 
 const SHARDS: usize = 16;
@@ -50,6 +53,11 @@ impl Hasher for Hashed {
     }
 }
 
+/// Whether the row may enter.
+fn is_kept(key: &[u8]) -> bool {
+    !matches!(key.first(), Some(&(HISTORY_ROWS | EVENT_ROWS)))
+}
+
 /// Of rows with the same hash one has a place, and the others are not kept.
 type Generation = HashMap<Hash, Entry, BuildHasherDefault<Hashed>>;
 
@@ -83,6 +91,9 @@ impl Recent {
 
     /// The row in the snapshot `seqno`, which sees batches below that number; `None` if the tree must be asked.
     pub(super) fn get(&self, key: &[u8], seqno: SeqNo) -> Option<Option<Bytes>> {
+        if !is_kept(key) {
+            return None;
+        }
         let hash = xxh3_64(key);
         let mut shard = self.shard(hash);
         if let Some(entry) = shard.young.get(&hash) {
@@ -96,7 +107,7 @@ impl Recent {
 
     /// A reader found this in the tree, in the snapshot `seqno`.
     pub(super) fn found(&self, key: &[u8], seqno: SeqNo, value: Option<&Bytes>) {
-        if key.len() + value.map_or(0, Bytes::len) > ROW_BYTES_MAX {
+        if key.len() + value.map_or(0, Bytes::len) > ROW_BYTES_MAX || !is_kept(key) {
             return;
         }
         let hash = xxh3_64(key);
@@ -111,6 +122,9 @@ impl Recent {
 
     /// The row is being written under the number `seqno`, which no snapshot sees yet.
     pub(super) fn written(&self, key: &[u8], seqno: SeqNo, value: Option<&Bytes>) {
+        if !is_kept(key) {
+            return;
+        }
         let hash = xxh3_64(key);
         let mut guard = self.shard(hash);
         let shard = &mut *guard;
@@ -212,10 +226,10 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_rows_in_use_stay() {
         let recent = Recent::new(SHARDS as u64 * 2 * 4096);
-        recent.found(b"hot", 5, Some(&V1));
+        recent.found(b"warm", 5, Some(&V1));
         for number in 0..100_000u32 {
             recent.found(&number.to_be_bytes(), 5, Some(&V1));
-            assert_eq!(recent.get(b"hot", 5), Some(Some(V1)));
+            assert_eq!(recent.get(b"warm", 5), Some(Some(V1)));
         }
         let entries: usize = recent.shards.iter().map(|s| s.lock().unwrap()).map(|s| s.young.len() + s.old.len()).sum();
         assert!(entries < SHARDS * 2 * 4096 / ENTRY_OVERHEAD_BYTES + 1, "{entries} entries");
@@ -234,6 +248,16 @@ mod tests {
             .map(|value| value.len())
             .sum();
         assert!(bytes <= SHARDS * 2 * (65_536 + ROW_BYTES_MAX), "{bytes}");
+    }
+
+    #[test]
+    fn rows_of_the_past_are_not_kept() {
+        let recent = Recent::new(1 << 20);
+        for key in [b"h1", b"r1"] {
+            recent.found(key, 5, Some(&V1));
+            recent.written(key, 6, Some(&V2));
+            assert_eq!(recent.get(key, 9), None);
+        }
     }
 
     #[test]
