@@ -11,14 +11,18 @@
 //!
 //! One lock is held for a few rows at a time only: by the writer in the middle of a batch, since nobody sees its number
 //! yet, and by scans between rows, since nothing that they have to see changes.
+//!
+//! Rows of history are written with every row that is overwritten, and seldom read before they are flushed. They are
+//! put in order by who reads them first, mostly the flush.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use lsm_tree::SeqNo;
+use mvcc::HISTORY_ROWS;
 
 use super::arena::{Arena, Piece, SpareChunks};
 use super::family::{Entry, Family};
@@ -56,16 +60,34 @@ impl Rows {
     fn put(&mut self, key: &[u8], value: Option<&[u8]>, seqno: SeqNo) {
         let newest = u32::try_from(self.versions.len()).expect("a buffer is sealed long before");
         let family = self.families.entry(key[0]).or_default();
-        let older = match family.search(&self.arena, key) {
-            Ok(at) => std::mem::replace(&mut family.at(at).newest, newest),
-            Err(at) => {
-                let key = self.arena.push(key);
-                family.insert(&self.arena, at, key, newest);
-                NONE
+        let older = if key[0] == HISTORY_ROWS {
+            family.push(self.arena.push(key), newest);
+            NONE
+        } else {
+            match family.search(&self.arena, key) {
+                Ok(at) => std::mem::replace(&mut family.at(at).newest, newest),
+                Err(at) => {
+                    let key = self.arena.push(key);
+                    family.insert(&self.arena, at, key, newest);
+                    NONE
+                }
             }
         };
         let value = value.map(|value| self.arena.push(value));
         self.versions.push(Version { seqno, value, older });
+    }
+
+    /// Whether all rows are in order whose keys begin with one of `tags`.
+    fn is_settled(&self, tags: &RangeInclusive<u8>) -> bool {
+        self.families.range(tags.clone()).all(|(_, family)| family.is_settled())
+    }
+
+    /// Puts rows in order.
+    fn settle(&mut self, tags: RangeInclusive<u8>) {
+        let Self { families, versions, arena } = self;
+        for (_, family) in families.range_mut(tags) {
+            family.settle(arena, |newest, before| versions[newest as usize].older = before);
+        }
     }
 
     /// The row as the snapshot `seqno` sees it; `None` if it sees none here.
@@ -119,9 +141,21 @@ impl Buffer {
     }
 
     /// All rows. To be held for long only when the buffer is sealed.
-    pub(super) fn rows(&self) -> RwLockReadGuard<'_, Rows> {
+    pub(super) fn all_rows(&self) -> RwLockReadGuard<'_, Rows> {
+        self.rows(0..=u8::MAX)
+    }
+
+    /// The rows, with those in order whose keys begin with one of `tags`.
+    fn rows(&self, tags: RangeInclusive<u8>) -> RwLockReadGuard<'_, Rows> {
         // A thread that panicked with the lock held brings the process down (release builds abort).
-        self.rows.read().unwrap_or_else(PoisonError::into_inner)
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        if rows.is_settled(&tags) {
+            return rows;
+        }
+        drop(rows);
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        rows.settle(tags);
+        RwLockWriteGuard::downgrade(rows)
     }
 
     /// Adds rows under the number `seqno`, which no snapshot sees yet. Called by one thread at a time.
@@ -148,8 +182,9 @@ impl Buffer {
 
     /// The row as the snapshot `seqno` sees it; `None` if it sees none here.
     pub(super) fn get(&self, key: &[u8], seqno: SeqNo) -> Option<Option<Bytes>> {
-        let rows = self.rows();
-        let entry = rows.families.get(key.first()?)?.get(&rows.arena, key)?;
+        let tag = *key.first()?;
+        let rows = self.rows(tag..=tag);
+        let entry = rows.families.get(&tag)?.get(&rows.arena, key)?;
         rows.visible(entry, seqno).map(|value| value.map(Bytes::copy_from_slice))
     }
 }
@@ -176,6 +211,14 @@ pub(super) struct Cursor<'a> {
     done: bool,
 }
 
+/// The byte that the keys at a bound begin with.
+fn tag_of(bound: &Bound<Bytes>, unbounded: u8) -> u8 {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) => key.first().copied().unwrap_or(0),
+        Bound::Unbounded => unbounded,
+    }
+}
+
 impl<'a> Cursor<'a> {
     pub(super) fn new(buffer: &'a Buffer, seqno: SeqNo, from: Bound<Bytes>, to: Bound<Bytes>) -> Self {
         let (front, back) = (VecDeque::new(), VecDeque::new());
@@ -186,7 +229,7 @@ impl<'a> Cursor<'a> {
     fn fill(&mut self, backwards: bool) {
         let queue = if backwards { &mut self.back } else { &mut self.front };
         while queue.is_empty() && !self.done {
-            let rows = self.buffer.rows();
+            let rows = self.buffer.rows(tag_of(&self.from, 0)..=tag_of(&self.to, u8::MAX));
             let mut entries = rows.range(self.from.as_ref().map(|key| &key[..]), self.to.as_ref().map(|key| &key[..]));
             let mut bytes = 0;
             let mut reached = None;
@@ -268,6 +311,33 @@ mod tests {
         assert_eq!(buffer.get(b"c000001", 5), None);
         assert_eq!(buffer.get(b"c", 10), None);
         assert_eq!(buffer.get(b"", 10), None);
+    }
+
+    #[test]
+    fn rows_of_history_are_found_whoever_comes_first() {
+        let history = |number: u32, value| (Bytes::from(format!("h{number:06}")), row(0, value).1);
+        let write = || {
+            let buffer = empty(&Arc::default());
+            buffer.write(&[row(1, Some(1)), history(5, Some(1)), history(7, Some(1))], 5);
+            buffer.write(&[history(3, Some(2)), history(5, None), history(6, Some(2))], 6);
+            buffer
+        };
+        let all = [row(1, Some(1)), history(3, Some(2)), history(5, None), history(6, Some(2)), history(7, Some(1))];
+        let buffer = write();
+        assert_eq!(buffer.get(b"c000001", 9), Some(row(1, Some(1)).1));
+        assert!(!buffer.rows.read().unwrap().is_settled(&(0..=u8::MAX)), "nobody has asked for history");
+        assert_eq!(buffer.get(b"h000005", 7), Some(None));
+        assert_eq!(buffer.get(b"h000005", 6), Some(row(0, Some(1)).1));
+        assert_eq!(rows(&buffer, 7), all);
+        buffer.write(&[history(3, None), history(9, Some(3))], 8);
+        assert_eq!(rows(&buffer, 7), all);
+        assert_eq!(rows(&buffer, 9)[1..2], [history(3, None)]);
+        assert_eq!(rows(&buffer, 9)[5..], [history(9, Some(3))]);
+        assert_eq!(rows(&write(), 7), all);
+        let newest = write();
+        let newest: Vec<_> = newest.all_rows().newest().map(|(key, seqno, _)| (key.to_vec(), seqno)).collect();
+        let expected: Vec<_> = all.iter().zip([5, 6, 6, 6, 5]).map(|((key, _), seqno)| (key.to_vec(), seqno)).collect();
+        assert_eq!(newest, expected);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Layers {
 
 /// The rows of sealed buffers, which come oldest first, as [`newest_rows`] takes them.
 pub(super) fn newest_first(sealed: &[Arc<Buffer>]) -> Vec<RwLockReadGuard<'_, Rows>> {
-    sealed.iter().rev().map(|buffer| buffer.rows()).collect()
+    sealed.iter().rev().map(|buffer| buffer.all_rows()).collect()
 }
 
 /// What a flush of sealed buffers, newest first, has to write: the newest version of every row, in order. Nobody will

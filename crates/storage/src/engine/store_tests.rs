@@ -24,6 +24,8 @@ fn batch(at: u64) -> Batch {
         (Bytes::from(format!("c{:03}", (at * 7 + sub * 3) % 40)), value)
     };
     let mut rows: Vec<_> = (0..8).map(row).collect();
+    // Rows that the buffer puts in order later.
+    rows.extend((0..3).map(|sub| (Bytes::from(format!("h{:03}", (at * 5 + sub * 11) % 30)), row(sub).1)));
     rows.push((MARK_KEY.into(), Some(Bytes::from(format!("{at}")))));
     rows.sort();
     rows.dedup_by(|later, earlier| later.0 == earlier.0);
