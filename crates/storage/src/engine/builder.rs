@@ -24,13 +24,13 @@ pub struct EngineBuilder {
 }
 
 /// A complete tree, durable, waiting for [`super::LsmEngine::install`]. Dropped, it leaves nothing behind.
-pub struct Built(Store);
+pub struct Built(Box<Store>);
 
 impl Built {
     /// From here on the files stay, whatever happens: the pointer may name them.
     pub(super) fn into_store(self) -> Store {
         self.0.spare();
-        self.0
+        *self.0
     }
 }
 
@@ -96,6 +96,6 @@ impl EngineBuilder {
         self.store.seal();
         self.store.flush()?;
         assert!(!self.store.has_sealed(), "the tree is flushed");
-        Ok(Built(self.store))
+        Ok(Built(Box::new(self.store)))
     }
 }
