@@ -29,6 +29,19 @@ pub fn check(history: &History, options: &Options) -> Verdict {
     }
 }
 
+/// Until when a lease lives unless somebody ends it, and the renewal that says so. Of a number that may have been
+/// granted more than once nothing is said.
+pub(crate) fn lives_until(history: &History, options: &Options) -> BTreeMap<i64, (u64, u64)> {
+    let mut until = BTreeMap::new();
+    for (id, life) in lives(history) {
+        let renewals = life.renewals.iter().map(|renewal| (Life::until(*renewal, options), renewal.0.id));
+        if life.grants.len() + life.open_grants.len() == 1 {
+            until.extend(renewals.max().map(|last| (id, last)));
+        }
+    }
+    until
+}
+
 /// What was asked and told about one lease.
 #[derive(Default)]
 struct Life<'a> {

@@ -5,6 +5,7 @@
 
 pub mod bank;
 mod changes;
+mod fleeting;
 pub mod history;
 pub mod lease;
 pub mod linearizable;
@@ -41,7 +42,7 @@ pub fn check(history: &History, property: Property, options: &Options) -> Verdic
         Property::Snapshot => snapshot::check(history),
         Property::Watch => watch::check(history),
         Property::Lease => lease::check(history, options),
-        Property::Lock => lock::check(history),
+        Property::Lock => lock::check(history, options),
         Property::CrossPartition => Verdict::Undecided { why: format!("{property} is not checked yet") },
     }
 }

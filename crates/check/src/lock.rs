@@ -11,6 +11,7 @@
 //!   came to light, and no two keys were granted the same token;
 //! * *held*: no contender was there at or after a revision at which it is known to have gone: deleted, released, or
 //!   ended with its lease;
+//! * *kept*: whoever was granted it does not lose it while its lease must live, unless it was given back ([`tenure`]);
 //! * *fenced*: values of a `fence` workload, which are tokens, never fall from one revision to the next.
 //!
 //! That tokens rise in the order of time, and that holders do not overlap, follows: a grant asked for after another was
@@ -20,27 +21,30 @@
 //! Invariant: everything rests on answers. What is unknown may have happened or not and proves nothing; when a lease
 //! ends is judged by the property of leases, and here only where the history says at which revision. O(n log n).
 
+mod tenure;
+
 use std::collections::BTreeMap;
 
 use crate::changes::Changes;
+use crate::fleeting::name_of;
 use crate::history::{
-    Bytes, Compare, CompareResult, CompareTarget, History, KeyValue, Lock, Op, Operation, Request, Response, Revision,
-    Txn, Workload,
+    Bytes, Compare, CompareResult, CompareTarget, Event, History, KeyValue, Lock, Op, Operation, Request, Response,
+    Revision, Txn, Workload,
 };
 use crate::replay::timeline::modifies;
 use crate::time::floors;
-use crate::verdict::{Impossible, Verdict};
+use crate::verdict::{Impossible, Options, Verdict};
 
 /// Judges `history`.
 #[must_use]
-pub fn check(history: &History) -> Verdict {
-    match judge(history) {
+pub fn check(history: &History, options: &Options) -> Verdict {
+    match judge(history, options) {
         Ok(judged) => Verdict::Possible { judged },
         Err(impossible) => impossible.into(),
     }
 }
 
-fn judge(history: &History) -> Result<usize, Impossible> {
+fn judge(history: &History, options: &Options) -> Result<usize, Impossible> {
     let mut locks = Locks::of(history);
     locks.grants_are_fresh(history)?;
     for operation in &history.operations {
@@ -52,6 +56,7 @@ fn judge(history: &History) -> Result<usize, Impossible> {
         lock.nobody_is_back(name, &changes)?;
         lock.holders_are_first(name)?;
     }
+    tenure::check(history, options)?;
     Ok(locks.judged + values_never_fall(history)?)
 }
 
@@ -82,11 +87,6 @@ struct Queue<'a> {
 struct Locks<'a> {
     by_name: BTreeMap<&'a [u8], Queue<'a>>,
     judged: usize,
-}
-
-/// The lock a key belongs to, if it is a contender's.
-fn name_of(key: &Bytes) -> Option<&[u8]> {
-    key.iter().rposition(|byte| *byte == b'/').map(|at| &key[..at])
 }
 
 /// A grant: the lock, the contender, and the revision at which it was first.
@@ -139,8 +139,16 @@ impl<'a> Locks<'a> {
                 if *token > 0 {
                     self.was_there(operation, (*token, key), revision - 1);
                 }
-                if let Some(queue) = name_of(key).and_then(|name| self.by_name.get_mut(name)) {
-                    queue.absent.entry(key).or_default().push((revision, operation.id));
+                self.was_absent(operation, key, revision);
+            }
+            (Request::Watch(_), Response::Watch { batches }) => {
+                for event in batches.iter().flat_map(|batch| &batch.events) {
+                    match event {
+                        Event::Put { kv, .. } => {
+                            self.was_there(operation, (kv.create_revision, &kv.key), kv.mod_revision);
+                        }
+                        Event::Delete { key, mod_revision, .. } => self.was_absent(operation, key, *mod_revision),
+                    }
                 }
             }
             (Request::Range(range), Response::Range { kvs, .. }) => {
@@ -180,6 +188,13 @@ impl<'a> Locks<'a> {
     fn were_shown(&mut self, seen_by: &'a Operation, at: Revision, kvs: &'a [KeyValue]) {
         for pair in kvs {
             self.was_there(seen_by, (pair.create_revision, &pair.key), at);
+        }
+    }
+
+    /// Somebody saw that there is no such contender.
+    fn was_absent(&mut self, seen_by: &Operation, key: &'a Bytes, at: Revision) {
+        if let Some(queue) = name_of(key).and_then(|name| self.by_name.get_mut(name)) {
+            queue.absent.entry(key).or_default().push((at, seen_by.id));
         }
     }
 

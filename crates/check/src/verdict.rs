@@ -30,7 +30,7 @@ pub enum Property {
     Watch,
     /// Leases end neither early nor in parts.
     Lease,
-    /// A lock has one holder, tokens rise, and nothing is done under one that is over.
+    /// A lock has one holder, who keeps it as long as it may; tokens rise, and nothing is done under one that is over.
     Lock,
     /// Transactions over several partitions happen at one revision. Not yet.
     CrossPartition,
@@ -105,7 +105,7 @@ impl Property {
             Self::Snapshot => "reads of the past are exact, and refused only with reason",
             Self::Watch => "watches deliver everything once, in order",
             Self::Lease => "leases end neither early nor in parts",
-            Self::Lock => "a lock has one holder, tokens rise, and nothing is done under one that is over",
+            Self::Lock => "a lock has one holder, who keeps it; tokens rise; old ones do nothing",
             Self::CrossPartition => "transactions over several partitions happen at one revision",
         }
     }

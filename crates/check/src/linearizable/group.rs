@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::state::State;
+use crate::fleeting::Fleeting;
 use crate::history::{
     Bytes, Compare, CompareResult, CompareTarget, DeleteRange, History, KeyValue, Level, Op, Operation, Put, Range,
     Request, Response, Txn,
@@ -24,8 +25,8 @@ pub(super) struct Step<'a> {
 /// Keys that are judged together, and the operations on them.
 pub(super) struct Group<'a> {
     keys: BTreeSet<&'a Bytes>,
-    /// Keys that are judged nowhere.
-    leased: Rc<BTreeSet<&'a Bytes>>,
+    /// Keys that are judged nowhere: they come and go when nobody asks for it.
+    fleeting: Rc<Fleeting<'a>>,
     /// Whether there is no other key.
     is_whole: bool,
     /// Answered operations by invocation.
@@ -47,8 +48,8 @@ pub(super) fn split(history: &History, whole_max: usize) -> Vec<Group<'_>> {
             add_keys(response, &mut keys);
         }
     }
-    let leased = Rc::new(leased(history));
-    let keys: Vec<&Bytes> = keys.into_iter().filter(|key| !leased.contains(key)).collect();
+    let fleeting = Rc::new(Fleeting::of(history));
+    let keys: Vec<&Bytes> = keys.into_iter().filter(|key| !fleeting.contains(key)).collect();
     let mut leader: Vec<usize> = (0..keys.len()).collect();
     if history.operations.len() <= whole_max {
         leader.fill(0);
@@ -62,8 +63,8 @@ pub(super) fn split(history: &History, whole_max: usize) -> Vec<Group<'_>> {
     }
     let mut groups: BTreeMap<usize, Group<'_>> = BTreeMap::new();
     for (at, key) in keys.iter().enumerate() {
-        let (leased, answered, unknown) = (Rc::clone(&leased), Vec::new(), Vec::new());
-        let group = Group { keys: BTreeSet::new(), leased, is_whole: false, answered, unknown };
+        let (fleeting, answered, unknown) = (Rc::clone(&fleeting), Vec::new(), Vec::new());
+        let group = Group { keys: BTreeSet::new(), fleeting, is_whole: false, answered, unknown };
         groups.entry(find(&mut leader, at)).or_insert(group).keys.insert(key);
     }
     for operation in &history.operations {
@@ -73,18 +74,13 @@ pub(super) fn split(history: &History, whole_max: usize) -> Vec<Group<'_>> {
         }
     }
     let mut groups: Vec<Group<'_>> = groups.into_values().collect();
-    let is_whole = groups.len() == 1 && leased.is_empty();
+    let is_whole = groups.len() == 1 && fleeting.is_empty();
     for group in &mut groups {
         group.is_whole = is_whole;
         group.answered.sort_by_key(|step| (step.invoked, step.id));
         group.unknown.sort_by_key(|step| (step.invoked, step.id));
     }
     groups
-}
-
-/// Keys that were ever attached to a lease: they go when nobody asks for it.
-fn leased(history: &History) -> BTreeSet<&Bytes> {
-    history.operations.iter().flat_map(|operation| operation.request.attached()).collect()
 }
 
 fn find(leader: &mut [usize], mut at: usize) -> usize {
@@ -268,7 +264,7 @@ impl<'a> Group<'a> {
     }
 
     fn run_put(&self, state: &mut State, put: &Put, answer: Option<&Response>) -> bool {
-        if self.leased.contains(&put.key) {
+        if self.fleeting.contains(&put.key) {
             return true;
         }
         let old = state.get(&put.key).cloned();
@@ -290,7 +286,7 @@ impl<'a> Group<'a> {
     fn run_delete(&self, state: &mut State, delete: &DeleteRange, answer: Option<&Response>) -> bool {
         let span = Span::new(&delete.key, &delete.range_end);
         let gone = state.keys(&span);
-        let is_all_ours = !self.leased.iter().any(|key| span.contains(key));
+        let is_all_ours = !self.fleeting.meets(&span);
         let prev_kvs: &[KeyValue] = match answer {
             Some(Response::DeleteRange { deleted, prev_kvs }) if !is_all_ours || *deleted == gone.len() as i64 => {
                 prev_kvs
@@ -299,7 +295,7 @@ impl<'a> Group<'a> {
             None => &[],
         };
         let same = |pair: &KeyValue| state.get(&pair.key).is_some_and(|old| *old == (pair.value.clone(), pair.version));
-        if !prev_kvs.iter().filter(|pair| !self.leased.contains(&pair.key)).all(same) {
+        if !prev_kvs.iter().filter(|pair| !self.fleeting.contains(&pair.key)).all(same) {
             return false;
         }
         gone.iter().for_each(|key| state.set(key, None));

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::course::{Course, compactions};
 use crate::changes::{After, Changes};
+use crate::fleeting::Fleeting;
 use crate::history::{Bytes, Event, History, KeyValue, Numbering, Op, Operation, Outcome, Request, Revision, Txn};
 use crate::span::Span;
 use crate::verdict::Impossible;
@@ -15,13 +16,14 @@ use crate::verdict::Impossible;
 pub(super) struct Claims<'a> {
     history: &'a History,
     changes: &'a Changes<'a>,
+    fleeting: Fleeting<'a>,
     /// Said and not known otherwise, with who said so first.
     said: BTreeMap<(Revision, Bytes), (&'a Event, u64)>,
 }
 
 impl<'a> Claims<'a> {
     pub(super) fn new(history: &'a History, changes: &'a Changes<'a>) -> Self {
-        Self { history, changes, said: BTreeMap::new() }
+        Self { history, changes, fleeting: Fleeting::of(history), said: BTreeMap::new() }
     }
 
     /// Judges each event by itself, and remembers what it says.
@@ -61,9 +63,11 @@ impl<'a> Claims<'a> {
             return Err(course.wrong("true", format!("{key} at revision {revision}, where nothing was written")));
         }
         let may_write = |operation: &&Operation| operation.invoked <= at && may_cause(operation, event);
-        let is_leased = matches!(event, Event::Delete { .. })
-            && self.history.operations.iter().any(|operation| operation.request.attached().contains(key));
-        if !is_leased && !self.history.operations.iter().any(|operation| may_write(&operation)) {
+        let is_unseen = match event {
+            Event::Delete { key, .. } => self.fleeting.contains(key),
+            Event::Put { kv, .. } => self.fleeting.may_join(&kv.key, kv.lease, at),
+        };
+        if !is_unseen && !self.history.operations.iter().any(|operation| may_write(&operation)) {
             return Err(course.wrong("true", format!("{key} at revision {revision}: no operation writes that")));
         }
         let (first, by) = *self.said.entry((revision, key.clone())).or_insert((event, course.operation.id));

@@ -2,12 +2,13 @@
 
 use check::Property::{self, Lock as Locks};
 use check::history::{
-    CompareTarget, DeleteRange, KeyValue, Lease, Lock, Op, Outcome, Request, Response, Txn, Workload,
+    CompareTarget, DeleteRange, Event, KeyValue, Lease, Lock, Op, Outcome, Request, Response, Txn, Watch, WatchBatch,
+    Workload,
 };
 
 use crate::broken::broken;
 use crate::build::{Build, PUT, kv};
-use crate::generate::{equal, put};
+use crate::generate::{equal, prefix, put};
 use crate::legal::legal;
 
 type Times = std::ops::Range<u64>;
@@ -58,6 +59,35 @@ fn leave(h: &mut Build, times: Times, revision: i64, lease: i64) {
 
 fn revoke(h: &mut Build, times: Times, revision: i64, id: i64) {
     h.done(times, revision, Request::Lease(Lease::Revoke { id }), Response::Lease { id, ttl: 0 });
+}
+
+/// A store in use with the same leases, whose lock service keeps what it does to itself.
+fn unseen() -> Build {
+    let mut built = Build::rising().with(Workload::Fence { prefix: "fence/".into() });
+    built.grant(0..1, 1, 60);
+    built.grant(0..1, 2, 60);
+    built
+}
+
+/// A watch of all contenders, which delivers each event at the time that its revision says, after the time `from`.
+fn watch(h: &mut Build, from: u64, events: Vec<Event>) {
+    let batch = |event: Event| {
+        let at = from + event.revision().unsigned_abs();
+        WatchBatch { at, revision: event.revision(), events: vec![event], ..WatchBatch::default() }
+    };
+    let range = prefix("lock/");
+    let watch = Watch { key: range.key, range_end: range.range_end, start_revision: 2, ..Watch::default() };
+    let batches: Vec<WatchBatch> = events.into_iter().map(batch).collect();
+    let end = batches.last().map_or(from, |last| last.at) + 1;
+    h.done(0..end, 1, Request::Watch(watch), Response::Watch { batches });
+}
+
+fn joined(lease: i64, created: i64) -> Event {
+    Event::Put { kv: contender(lease, created), prev_kv: None }
+}
+
+fn left(lease: i64, revision: i64) -> Event {
+    Event::Delete { key: format!("lock/{lease}").as_str().into(), mod_revision: revision, prev_kv: None }
 }
 
 fn contender(lease: i64, created: i64) -> KeyValue {
@@ -134,6 +164,49 @@ broken! {
     }
     a_fenced_value_is_no_token: Locks, "which is no token", leases(), |h| {
         h.put(2..3, 2, "fence/a", "mine");
+    }
+    a_write_under_a_token_is_done_after_a_watch_saw_it_end: Locks, "was gone at 4", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        watch(h, 4, vec![joined(1, 2), left(1, 4)]);
+        release(h, 4..5, 4, 1, 0);
+        write(h, 10..11, 5, 1, 2);
+    }
+    a_write_is_refused_while_the_lease_lives: Locks, "lost it 58799 ms before the end of lease 1", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        write_refused(h, 4..5, 3, 1, 2);
+    }
+    the_next_is_granted_the_lock_while_the_lease_lives: Locks, "nobody gave it back", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        acquire(h, 4..5, 4, 2, 3);
+    }
+    a_watch_sees_a_holder_go_while_its_lease_lives: Locks, "nobody gave it back", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        watch(h, 4, vec![joined(1, 2), left(1, 3)]);
+    }
+    a_holder_loses_what_it_gave_back_before_it_had_it: Locks, "nobody gave it back", unseen(), |h| {
+        release(h, 2..3, 2, 1, 0);
+        acquire(h, 4..5, 3, 1, 3);
+        write_refused(h, 6..7, 4, 1, 3);
+    }
+    a_renewal_saves_a_lease_and_not_its_lock: Locks, "nobody gave it back", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        let renew = Request::Lease(Lease::KeepAlive { id: 1 });
+        h.done(59_000_000_000..59_000_000_001, 2, renew, Response::Lease { id: 1, ttl: 60 });
+        write_refused(h, 61_000_000_000..61_000_000_001, 3, 1, 2);
+    }
+    a_write_under_a_token_is_lost: Property::RevisionOrder, "a correct store answers", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        write(h, 4..5, 3, 1, 2);
+        h.get(6..7, 4, "fence/a", &[]);
+    }
+    a_refused_write_is_read: Property::RevisionOrder, "no operation writes that", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        write_refused(h, 4..5, 3, 1, 2);
+        h.get(6..7, 3, "fence/a", &[kv("fence/a", "2", 3, 3, 1)]);
+    }
+    a_lease_stands_in_a_queue_that_never_asked_for_it: Property::Watch, "no operation writes that", unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        watch(h, 4, vec![joined(1, 2), joined(2, 3)]);
     }
     a_lock_is_granted_on_a_lease_that_ended: Property::Lease, "lives after its end", Build::rising(), |h| {
         h.grant(0..1, 1, 1);
@@ -215,6 +288,36 @@ legal! {
         let request = Request::Lock(Lock::Acquire { name: "loc".into(), lease: 2 });
         h.done(5..7, 3, request, Response::Lock { key: "loc/2".into(), token: 3 });
         write(h, 8..9, 4, 1, 2);
+    }
+    a_lock_service_keeps_what_it_does_to_itself: unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        write(h, 4..5, 4, 1, 2);
+        h.get(6..7, 4, "fence/a", &[kv("fence/a", "2", 4, 4, 1)]);
+        h.all(8..9, 4, "lock/", &[contender(1, 2), contender(2, 3)]);
+        release(h, 10..11, 5, 1, 0);
+        acquire(h, 6..13, 5, 2, 3);
+        write_refused(h, 14..15, 5, 1, 2);
+        write(h, 16..17, 6, 2, 3);
+        h.get(18..19, 6, "fence/a", &[kv("fence/a", "3", 4, 6, 2)]);
+        watch(h, 10, vec![joined(1, 2), joined(2, 3), left(1, 5)]);
+    }
+    nobody_knows_of_a_write_under_a_token_and_somebody_reads_it: unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        h.add(4..4, guarded(1, 2), Outcome::Unknown).returned = None;
+        h.get(6..7, 3, "fence/a", &[kv("fence/a", "2", 3, 3, 1)]);
+    }
+    a_lock_ends_with_its_lease: unseen(), |h| {
+        acquire(h, 2..3, 2, 1, 2);
+        write_refused(h, 58_800_000_000..58_800_000_001, 3, 1, 2);
+        acquire(h, 2..58_800_000_003, 4, 2, 3);
+        revoke(h, 58_800_000_004..58_800_000_005, 5, 2);
+        write_refused(h, 58_800_000_006..58_800_000_007, 5, 2, 3);
+    }
+    a_request_that_nobody_waits_for_takes_the_place_of_its_lease_along: unseen(), |h| {
+        let request = Request::Lock(Lock::Acquire { name: "lock".into(), lease: 1 });
+        h.add(2..3, request, Outcome::Unknown).returned = None;
+        acquire(h, 4..5, 2, 1, 2);
+        write_refused(h, 6..7, 3, 1, 2);
     }
     an_unguarded_read_is_older_than_the_grant: leases(), |h| {
         join(h, 2..3, 2, 1);
