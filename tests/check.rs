@@ -1,5 +1,6 @@
 //! `sinew check`: verdicts on files, and on a cluster whose node is killed meanwhile.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -63,8 +64,13 @@ const EVENTS: &str =
 const GRANT: &str = r#"{"id":4,"client":4,"node":0,"invoked":0,"returned":1000,"request":{"lease":{"grant":{"id":0,"ttl":2}}},"outcome":{"done":{"revision":2,"response":{"lease":{"id":77,"ttl":2}}}}}"#;
 const GONE: &str = r#"{"id":5,"client":4,"node":0,"invoked":NOW,"returned":NOW,"request":{"lease":{"time_to_live":{"id":77}}},"outcome":{"done":{"revision":2,"response":{"lease":{"id":77,"ttl":-1}}}}}"#;
 
+const HELD: &str = r#"{"id":6,"client":4,"node":0,"invoked":2000,"returned":3000,"request":{"lock":{"acquire":{"name":"l","lease":77}}},"outcome":{"done":{"revision":3,"response":{"lock":{"key":"l/4d","token":3}}}}}"#;
+const NEXT: &str = r#"{"id":7,"client":5,"node":0,"invoked":4000,"returned":NOW,"request":{"lock":{"acquire":{"name":"l","lease":78}}},"outcome":{"done":{"revision":5,"response":{"lock":{"key":"l/4e","token":4}}}}}"#;
+const REFUSED: &str = r#"{"id":8,"client":4,"node":0,"invoked":1962000000,"returned":1963000000,"request":{"txn":{"compares":[{"key":"l/4d","result":"equal","target":{"create":3}}],"success":[{"put":{"key":"b","value":"3"}}]}},"outcome":{"done":{"revision":5,"response":{"txn":{"succeeded":false}}}}}"#;
+const DONE: &str = r#""revision":6,"response":{"txn":{"succeeded":true,"responses":[{"put":{}}]}}"#;
+
 #[test]
-fn watches_and_leases_that_lie_are_named() {
+fn watches_leases_and_locks_that_lie_are_named() {
     if is_reference() {
         return;
     }
@@ -83,6 +89,16 @@ fn watches_and_leases_that_lie_are_named() {
     let (code, out) = judge(&[&header, PUT, &whole, GRANT, &early]);
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("\nlease: lease 77 ended 1 ms before its time"), "{out}");
+    let (next, hasty) = (NEXT.replace("NOW", "1961000000"), NEXT.replace("NOW", "1959000000"));
+    let written = REFUSED.replace(r#""revision":5,"response":{"txn":{"succeeded":false}}"#, DONE);
+    let (code, out) = judge(&[&header, PUT, GRANT, HELD, &next, REFUSED]);
+    assert_eq!(code, Some(0), "{out}");
+    let (code, out) = judge(&[&header, PUT, GRANT, HELD, &hasty, REFUSED]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("\nlock: lock \"l\": \"l/4d\" lost it 1 ms before the end of lease 77"), "{out}");
+    let (code, out) = judge(&[&header, PUT, GRANT, HELD, &next, &written]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("which was before it, writes under its token at 5"), "{out}");
 }
 
 #[test]
@@ -162,11 +178,11 @@ fn a_cluster_that_loses_a_node_meanwhile_passes_and_is_left_clean() {
         assert_eq!(json["verdict"], "possible", "{out}");
         assert!(json["run"]["writes"].as_u64() > Some(100), "{out}");
         assert_eq!(json["run"]["came_back"], true, "{out}");
-        for count in ["watches", "events", "leases"] {
+        for count in ["watches", "events", "leases", "locks"] {
             assert!(json["run"][count].as_u64() > Some(1), "{count}: {out}");
         }
         let judged = ["revision-order", "linearizable", "list-append", "bank", "long-fork", "session", "snapshot"];
-        for property in judged.into_iter().chain(["watch", "lease"]) {
+        for property in judged.into_iter().chain(["watch", "lease", "lock"]) {
             let found = json["properties"].as_array().expect("a list").iter().find(|one| one["property"] == property);
             assert!(found.expect("the property")["judged"].as_u64() > Some(0), "{property} judged nothing: {out}");
         }
@@ -189,6 +205,13 @@ fn a_cluster_that_loses_a_node_meanwhile_passes_and_is_left_clean() {
         let (out, err) = texts(&broken);
         assert_eq!(broken.status.code(), Some(1), "{out}{err}");
         assert!(out.contains("was not delivered") && out.contains("watch            IMPOSSIBLE"), "{out}{err}");
+        // Somebody is told a token that another holder of the lock was told before.
+        let (true_line, lying_line) = lying_lock(&text);
+        std::fs::write(&record, text.replace(&true_line, &lying_line)).expect("a file");
+        let broken = Command::new(binary()).arg("check").arg(&record).output().expect("the program");
+        let (out, err) = texts(&broken);
+        assert_eq!(broken.status.code(), Some(1), "{out}{err}");
+        assert!(out.contains("lock             IMPOSSIBLE") && out.contains("is granted to"), "{out}{err}");
         let is_seen = |line: &&str| line.contains("{\"put\":{\"key\":\"sinew-check/") && line.contains("\"done\"");
         let lost = text.lines().filter(is_seen).find(|line| is_read_later(&text, line)).expect("a put that was read");
         std::fs::write(&record, text.replace(&format!("{lost}\n"), "")).expect("a file");
@@ -213,6 +236,24 @@ fn lying_watch(text: &str) -> (String, String) {
         }
     }
     panic!("no watch delivered three revisions one by one");
+}
+
+/// The line of a lock that was granted, and the same with the token of an earlier holder.
+fn lying_lock(text: &str) -> (String, String) {
+    let mut tokens = BTreeMap::new();
+    for line in text.lines().filter(|line| line.contains("{\"lock\":{\"acquire\"")) {
+        let mut operation: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let name = operation["request"]["lock"]["acquire"]["name"].to_string();
+        let token = &mut operation["outcome"]["done"]["response"]["lock"]["token"];
+        if token.is_null() {
+            continue;
+        }
+        if let Some(earlier) = tokens.insert(name, token.clone()) {
+            *token = earlier;
+            return (line.to_owned(), operation.to_string());
+        }
+    }
+    panic!("no lock was granted twice");
 }
 
 /// Whether the value of the put in `line` is in an answer too.

@@ -59,7 +59,7 @@ impl Judge {
         let json: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&json["verdict"], &json["run"]["came_back"]), (&"possible".into(), &true.into()), "{text}");
         assert!(json["run"]["writes"].as_u64() > Some(WRITES_MIN), "{text}");
-        for property in ["revision-order", "linearizable", "session", "watch", "lease"] {
+        for property in ["revision-order", "linearizable", "session", "watch", "lease", "lock"] {
             let found = json["properties"].as_array().expect("a list").iter().find(|one| one["property"] == property);
             assert!(found.expect("the property")["judged"].as_u64() > Some(0), "{property} judged nothing: {text}");
         }

@@ -15,7 +15,8 @@ const EXAMPLES: &str = "\
 A history is what clients asked and were told, one JSON object per line; docs/formats/history.md
 says how. Judged: can an order of all operations explain every answer, by revisions and without
 trusting them; are transactions free of cycles; are sums kept; do reads never go back; do watches
-deliver everything once and in order; do leases live as long as was promised.
+deliver everything once and in order; do leases live as long as was promised; has a lock one holder
+at a time, and is nothing done under a token that is over.
 
 Examples:
   sinew check history.jsonl
@@ -28,11 +29,11 @@ Exit codes:
   2    no verdict: wrong usage, not a history, no cluster that answers";
 
 const CLUSTER_EXAMPLES: &str = "\
-Clients read, write, delete, compare-and-swap, append to lists, move money, watch and hold leases
-under keys of their own, and every answer is recorded. Break what you like meanwhile: kill -9 a node
-and start it again, freeze one with kill -STOP and wake it with kill -CONT, cut the network. Then
-the answers are judged. The keys are deleted afterwards; other keys are never touched. Works with
-any etcd endpoint, of etcd itself too.
+Clients read, write, delete, compare-and-swap, append to lists, move money, watch, hold leases and
+take locks under keys of their own, and every answer is recorded. Break what you like meanwhile:
+kill -9 a node and start it again, freeze one with kill -STOP and wake it with kill -CONT, cut the
+network. Then the answers are judged. The keys are deleted afterwards; other keys are never
+touched. Works with any etcd endpoint, of etcd itself too.
 
 Examples:
   sinew demo                      in one terminal, and in another:
@@ -144,6 +145,9 @@ pub(super) struct ClusterArgs {
     /// Clients that hold leases with keys: renewed, revoked, or left to end
     #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(0..=64), value_name = "N")]
     pub(super) lease_holders: u64,
+    /// Clients that take locks and write under their tokens, also when they have lost them
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(0..=64), value_name = "N")]
+    pub(super) lock_holders: u64,
     /// Plain keys that all clients share; fewer keys, more conflicts
     #[arg(long, default_value_t = 8, value_parser = value_parser!(u64).range(1..=10_000), value_name = "N")]
     pub(super) keys: u64,

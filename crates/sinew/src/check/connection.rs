@@ -4,13 +4,16 @@
 //! anything else (a timeout, a broken connection, "leader changed") leaves it unknown. A connection that failed is not
 //! used again, nor made anew behind our back: a node that restarted may tell an older state on another connection.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::check::history::{Lease, Outcome, Request, Response, Watch};
+use ::check::history::{
+    Bytes, CompareTarget, Lease, Lock, Op, Outcome, Range, Request, Response, Revision, Txn, Watch,
+};
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::watch_client::WatchClient;
@@ -19,6 +22,8 @@ use api::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, ResponseHeader,
     WatchProgressRequest, WatchRequest, WatchResponse,
 };
+use api::v3lockpb::lock_client::LockClient;
+use api::v3lockpb::{LockRequest, UnlockRequest};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -33,9 +38,18 @@ use super::convert;
 use crate::ctl::Settings;
 use crate::ctl::client::Client;
 
+/// Metadata of a granted lock: its token. A server that tells it understands fences too.
+const TOKEN: &str = "sinew-fence-token";
+/// Metadata of a write under a token.
+const FENCE: &str = "sinew-fence-bin";
+/// What a server says that does nothing because a fence does not hold.
+const FENCE_LOST: &str = "sinew: fence does not hold, nothing was done";
+
 /// A connection.
 pub(super) struct Connection {
     channel: Channel,
+    /// Whether the server has told a token.
+    tells_tokens: Cell<bool>,
     token: Option<String>,
     timeout: Duration,
     receive_bytes_max: usize,
@@ -54,6 +68,9 @@ impl WatchStream {
         let _ = self.requests.try_send(WatchRequest { request_union });
     }
 }
+
+/// The header and the answer; none that no server sends.
+type Told = (Option<ResponseHeader>, Option<Response>);
 
 /// What came of a request.
 pub(super) struct Answer {
@@ -75,12 +92,26 @@ impl Connection {
         let opened = tokio::time::timeout(settings.command_timeout, open).await;
         let (channel, token) = opened.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))?;
         let (timeout, receive_bytes_max) = (settings.command_timeout, settings.receive_bytes_max);
-        Ok(Self { channel, token, timeout, receive_bytes_max })
+        Ok(Self { channel, tells_tokens: Cell::default(), token, timeout, receive_bytes_max })
     }
 
     /// Sends `request` once.
     pub(super) async fn call(&self, request: &Request) -> Answer {
-        let result = match tokio::time::timeout(self.timeout, self.send(request)).await {
+        self.answer(request, self.send(request)).await
+    }
+
+    /// Sends a write under one token as a put with a fence; to a server that does not know fences, as the transaction
+    /// that it is.
+    pub(super) async fn call_fenced(&self, request: &Request, txn: &Txn) -> Answer {
+        match self.tells_tokens.get() {
+            true => self.answer(request, self.send_fenced(txn)).await,
+            false => self.call(request).await,
+        }
+    }
+
+    /// What came of sending `request`.
+    async fn answer(&self, request: &Request, sending: impl Future<Output = Result<Told, Status>>) -> Answer {
+        let result = match tokio::time::timeout(self.timeout, sending).await {
             Ok(result) => result,
             Err(_) => Err(Status::deadline_exceeded("context deadline exceeded")),
         };
@@ -100,7 +131,7 @@ impl Connection {
         }
     }
 
-    async fn send(&self, request: &Request) -> Result<(Option<ResponseHeader>, Option<Response>), Status> {
+    async fn send(&self, request: &Request) -> Result<Told, Status> {
         let mut client = KvClient::new(self.channel.clone()).max_decoding_message_size(self.receive_bytes_max);
         Ok(match request {
             Request::Range(range) => {
@@ -120,13 +151,62 @@ impl Connection {
                 (answer.header, convert::txn_answer(answer))
             }
             Request::Lease(lease) => self.send_lease(lease).await?,
-            Request::Compact(_) | Request::Watch(_) | Request::Lock(_) => {
+            Request::Lock(lock) => self.send_lock(lock).await?,
+            Request::Compact(_) | Request::Watch(_) => {
                 return Err(Status::unimplemented("the load does not send this"));
             }
         })
     }
 
-    async fn send_lease(&self, lease: &Lease) -> Result<(Option<ResponseHeader>, Option<Response>), Status> {
+    async fn send_fenced(&self, txn: &Txn) -> Result<Told, Status> {
+        let ([compare], [Op::Put(put)], []) = (&txn.compares[..], &txn.success[..], &txn.failure[..]) else {
+            return Err(Status::unimplemented("a fence guards one put"));
+        };
+        let CompareTarget::Create(token) = compare.target else {
+            return Err(Status::unimplemented("a fence is about a create revision"));
+        };
+        let mut request = self.framed(convert::put(put))?;
+        let fence = [&compare.key[..], b"=", token.to_string().as_bytes()].concat();
+        request.metadata_mut().append_bin(FENCE, MetadataValue::from_bytes(&fence));
+        let mut client = KvClient::new(self.channel.clone());
+        let mut answer = client.put(request).await?.into_inner();
+        let header = answer.header.take();
+        Ok((header, Some(Response::Txn { succeeded: true, responses: vec![convert::put_answer(answer)] })))
+    }
+
+    async fn send_lock(&self, lock: &Lock) -> Result<Told, Status> {
+        let mut client = LockClient::new(self.channel.clone());
+        Ok(match lock {
+            Lock::Acquire { name, lease } => {
+                let request = LockRequest { name: bytes::Bytes::copy_from_slice(name), lease: *lease };
+                let answer = client.lock(self.framed(request)?).await?;
+                let told = answer.metadata().get(TOKEN).and_then(|token| token.to_str().ok()?.parse().ok());
+                self.tells_tokens.set(told.is_some());
+                let answer = answer.into_inner();
+                let key = Bytes::from(&answer.key[..]);
+                let token = match told {
+                    Some(token) => token,
+                    None => self.read_token(&key).await?,
+                };
+                (answer.header, Some(Response::Lock { key, token }))
+            }
+            Lock::Release { key } => {
+                let request = UnlockRequest { key: bytes::Bytes::copy_from_slice(key) };
+                let answer = client.unlock(self.framed(request)?).await?.into_inner();
+                (answer.header, Some(Response::Lock { key: key.clone(), token: 0 }))
+            }
+        })
+    }
+
+    /// The create revision of a holder's key, which etcd does not tell with the lock.
+    async fn read_token(&self, key: &Bytes) -> Result<Revision, Status> {
+        let range = convert::range(&Range { key: key.clone(), ..Range::default() });
+        let found = KvClient::new(self.channel.clone()).range(self.framed(range)?).await?.into_inner();
+        let pair = found.kvs.first().ok_or_else(|| Status::aborted("the lock was lost before its token was known"))?;
+        Ok(pair.create_revision)
+    }
+
+    async fn send_lease(&self, lease: &Lease) -> Result<Told, Status> {
         let mut client = LeaseClient::new(self.channel.clone());
         let told = |id, ttl| Some(Response::Lease { id, ttl });
         Ok(match *lease {
@@ -192,6 +272,7 @@ impl Connection {
 fn may_change(request: &Request) -> bool {
     match request {
         Request::Lease(lease) => !matches!(lease, Lease::TimeToLive { .. }),
+        Request::Lock(_) => true,
         other => other.may_write(),
     }
 }
@@ -237,7 +318,7 @@ fn is_refusal(status: &Status) -> bool {
             | Code::Unauthenticated
             | Code::ResourceExhausted
     );
-    is_code && status.message().starts_with("etcdserver: ")
+    is_code && (status.message().starts_with("etcdserver: ") || status.message().starts_with(FENCE_LOST))
 }
 
 #[cfg(test)]
@@ -257,6 +338,7 @@ mod tests {
     fn only_the_servers_own_refusals_are_certain() {
         assert!(is_refusal(&Status::out_of_range("etcdserver: mvcc: required revision has been compacted")));
         assert!(is_refusal(&Status::resource_exhausted("etcdserver: too many requests")));
+        assert!(is_refusal(&Status::failed_precondition("sinew: fence does not hold, nothing was done: k=1")));
         assert!(!is_refusal(&Status::out_of_range("message length too large")));
         assert!(!is_refusal(&Status::unavailable("etcdserver: leader changed")));
         assert!(!is_refusal(&Status::deadline_exceeded("etcdserver: request timed out")));

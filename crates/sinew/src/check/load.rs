@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::args::ClusterArgs;
 use super::holder;
+use super::locker;
 use super::recorder::Recorder;
 use super::watcher::Watcher;
 use super::worker::Worker;
@@ -61,6 +62,7 @@ pub(super) fn header(endpoints: &[String], prefix: &str, start_revision: i64) ->
             Workload::Bank { prefix: under("bank"), accounts: ACCOUNTS, total },
             Workload::WriteSkew { prefix: under("pair") },
             Workload::LongFork { prefix: under("fork") },
+            Workload::Fence { prefix: Bytes::from(format!("{prefix}{}", locker::FENCED)) },
         ],
         ..Header::default()
     }
@@ -131,7 +133,7 @@ pub(super) struct Clients {
 
 /// Opens the bank and starts the clients. Must run inside a local set.
 pub(super) async fn start(shared: &Rc<Shared>, arguments: &ClusterArgs) -> Result<Clients, String> {
-    let ClusterArgs { clients, watchers, lease_holders, seed, .. } = *arguments;
+    let ClusterArgs { clients, watchers, lease_holders, lock_holders, seed, .. } = *arguments;
     let mut prng = Prng::new(seed);
     let mut first = Worker::new(Rc::clone(shared), clients, prng.next_u64());
     let deadline = Instant::now() + PATIENCE;
@@ -144,9 +146,11 @@ pub(super) async fn start(shared: &Rc<Shared>, arguments: &ClusterArgs) -> Resul
     let mut writers: Vec<_> = (0..clients).map(|client| tokio::task::spawn_local(worker(client).work())).collect();
     let holders = clients + 1..clients + 1 + lease_holders;
     writers.extend(holders.clone().map(|client| tokio::task::spawn_local(holder::hold(worker(client)))));
-    let next = holders.end + watchers;
+    let lockers = holders.end..holders.end + lock_holders;
+    writers.extend(lockers.clone().map(|client| tokio::task::spawn_local(locker::hold(worker(client)))));
+    let next = lockers.end + watchers;
     let watcher = |client| Watcher::new(Rc::clone(shared), client, prng.next_u64());
-    let watchers = (holders.end..next).map(watcher).map(|watcher| tokio::task::spawn_local(watcher.work())).collect();
+    let watchers = (lockers.end..next).map(watcher).map(|watcher| tokio::task::spawn_local(watcher.work())).collect();
     Ok(Clients { writers, watchers, next })
 }
 
@@ -164,7 +168,7 @@ pub(super) async fn finish(shared: &Rc<Shared>, clients: Clients) -> bool {
         let _ = client.await;
     }
     let mut reader = Worker::new(Rc::clone(shared), clients.next, 0);
-    let names = ["key/", "list/", "bank/", "pair/", "fork/", holder::KEYS];
+    let names = ["key/", "list/", "bank/", "pair/", "fork/", holder::KEYS, locker::LOCKS, locker::FENCED];
     let deadline = Instant::now() + PATIENCE;
     for name in names {
         while reader.ask(Request::Range(shared.range(name))).await.is_none() {

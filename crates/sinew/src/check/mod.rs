@@ -6,7 +6,7 @@
 //! verdict ends with 2, so that a script never takes a cluster that could not be asked for one that lies.
 //!
 //! ```text
-//! args ─► cluster: load ─► worker, holder, watcher ─► connection ─► any etcd endpoint
+//! args ─► cluster: load ─► worker, holder, locker, watcher ─► connection ─► any etcd endpoint
 //!            │ nemesis        └─► recorder ─► FILE ─► check::check_all ─► report
 //! ```
 
@@ -16,6 +16,7 @@ mod connection;
 mod convert;
 mod holder;
 mod load;
+mod locker;
 mod nemesis;
 mod perf;
 mod progress;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::time::{Duration, Instant};
 
-use ::check::history::{Header, Lease, Operation, Outcome, Request, Response, Writer};
+use ::check::history::{Header, Lease, Lock, Operation, Outcome, Request, Response, Writer};
 
 /// The file and the counters.
 pub(super) struct Recorder {
@@ -33,6 +33,8 @@ pub(super) struct Counts {
     pub(super) events: u64,
     /// Leases granted.
     pub(super) leases: u64,
+    /// Locks granted.
+    pub(super) locks: u64,
     last_write: Duration,
     /// Longest time without one.
     pub(super) longest_gap: Duration,
@@ -88,6 +90,7 @@ impl Recorder {
                 counts.events += batches.iter().map(|batch| batch.events.len() as u64).sum::<u64>();
             }
             (Request::Lease(Lease::Grant { .. }), Outcome::Done { .. }) => counts.leases += 1,
+            (Request::Lock(Lock::Acquire { .. }), Outcome::Done { .. }) => counts.locks += 1,
             _ => {}
         }
         if request.may_write() && matches!(outcome, Outcome::Done { .. }) {

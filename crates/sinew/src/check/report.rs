@@ -186,8 +186,11 @@ impl Run {
             lasted.as_secs_f64(),
             counts.longest_gap.as_secs_f64(),
         );
-        let Counts { watches, events, leases, .. } = counts;
-        let _ = writeln!(text, "{watches} watches delivered {events} events; {leases} leases were granted");
+        let Counts { watches, events, leases, locks, .. } = counts;
+        let _ = writeln!(
+            text,
+            "{watches} watches delivered {events} events; {leases} leases were granted, and locks {locks} times"
+        );
         if let Some(faults) = self.faults {
             let _ = writeln!(text, "the nemesis broke something {faults} times");
         }
@@ -211,6 +214,7 @@ impl Run {
             "watches": self.counts.watches,
             "events": self.counts.events,
             "leases": self.counts.leases,
+            "locks": self.counts.locks,
             "longest_gap_seconds": self.counts.longest_gap.as_secs_f64(),
             "leader_changes": self.leader_changes,
             "faults": self.faults,

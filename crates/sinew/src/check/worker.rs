@@ -70,6 +70,15 @@ impl Worker {
 
     /// Asks; `None` if the answer is not there or is a refusal.
     pub(super) async fn ask(&mut self, request: Request) -> Option<(Revision, Response)> {
+        self.ask_by(request, false).await
+    }
+
+    /// The same for a write under a token, with the token in the request's metadata.
+    pub(super) async fn ask_fenced(&mut self, txn: Txn) -> Option<(Revision, Response)> {
+        self.ask_by(Request::Txn(txn), true).await
+    }
+
+    async fn ask_by(&mut self, request: Request, is_fenced: bool) -> Option<(Revision, Response)> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -85,7 +94,10 @@ impl Worker {
             }
         };
         let invoked = self.shared.recorder.now();
-        let answer = connection.call(&request).await;
+        let answer = match &request {
+            Request::Txn(txn) if is_fenced => connection.call_fenced(&request, txn).await,
+            _ => connection.call(&request).await,
+        };
         self.shared.recorder.add(self.caller, invoked, request, answer.outcome.clone());
         if answer.is_broken {
             drop(connection);
