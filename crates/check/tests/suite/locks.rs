@@ -165,6 +165,23 @@ broken! {
     a_fenced_value_is_no_token: Locks, "which is no token", leases(), |h| {
         h.put(2..3, 2, "fence/a", "mine");
     }
+    a_restore_hands_out_a_token_again: Locks, "token 5 is granted to \"lock/1\" and to \"lock/2\"", unseen(), |h| {
+        acquire(h, 2..3, 3, 1, 3);
+        release(h, 4..5, 4, 1, 0);
+        acquire(h, 6..7, 5, 1, 5);
+        // Of what was written since revision 4 the store knows nothing any more.
+        acquire(h, 8..9, 5, 2, 5);
+    }
+    a_restore_goes_back_to_before_the_last_token: Locks, "and 5 was known before", unseen(), |h| {
+        acquire(h, 2..3, 5, 1, 5);
+        acquire(h, 4..5, 4, 2, 4);
+    }
+    a_restore_lets_a_holder_of_before_write: Locks, "writes under its token", unseen(), |h| {
+        acquire(h, 2..3, 3, 1, 3);
+        release(h, 4..5, 5, 1, 0);
+        // Restored from a snapshot of revision 4, in which the key still stands.
+        write(h, 6..7, 1_000_005, 1, 3);
+    }
     a_write_under_a_token_is_done_after_a_watch_saw_it_end: Locks, "was gone at 4", unseen(), |h| {
         acquire(h, 2..3, 2, 1, 2);
         watch(h, 4, vec![joined(1, 2), left(1, 4)]);
@@ -318,6 +335,12 @@ legal! {
         h.add(2..3, request, Outcome::Unknown).returned = None;
         acquire(h, 4..5, 2, 1, 2);
         write_refused(h, 6..7, 3, 1, 2);
+    }
+    a_restore_moves_on_to_where_no_token_was_before: unseen(), |h| {
+        acquire(h, 2..3, 3, 1, 3);
+        release(h, 4..5, 4, 1, 0);
+        acquire(h, 6..7, 1_000_005, 2, 1_000_005);
+        write_refused(h, 8..9, 1_000_005, 1, 3);
     }
     an_unguarded_read_is_older_than_the_grant: leases(), |h| {
         join(h, 2..3, 2, 1);
