@@ -175,6 +175,11 @@ impl LeaseClock {
         self.clears.clear();
     }
 
+    /// When its time is up, as far as this node knows.
+    pub(crate) fn deadline_of(&self, id: LeaseId) -> Option<Instant> {
+        self.leases.get(&id).map(|lease| self.deadline(lease))
+    }
+
     fn deadline(&self, lease: &Timed) -> Instant {
         match self.leads_since {
             Some(since) if lease.reign != self.reign && !planted(Defect::LeaseTimeKept) => {

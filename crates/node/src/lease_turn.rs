@@ -4,7 +4,7 @@
 //! runs at the end of every turn, and costs nothing when nothing is due.
 
 use base::planted::{Defect, planted};
-use base::{GroupId, Instant, NodeId};
+use base::{GroupId, Instant, LeaseId, NodeId};
 use kernel::{ReadId, Refusal, Role};
 use mvcc::{Lease, LeaseChange};
 
@@ -16,6 +16,12 @@ use crate::node::Node;
 use crate::wire::{LeaseReply, PeerMessage};
 
 impl Node {
+    /// When a lease's time is up by this node's clock, which counts as long as it leads; to look at.
+    #[must_use]
+    pub fn lease_deadline(&self, group: GroupId, lease: LeaseId) -> Option<Instant> {
+        self.groups.get(&group)?.leases.deadline(lease)
+    }
+
     pub(crate) fn on_leases_loaded(&mut self, now: Instant, group: GroupId, leases: Vec<Lease>) {
         if let Some(group) = self.groups.get_mut(&group) {
             group.leases.load(now, leases);

@@ -241,6 +241,11 @@ impl Leases {
         expired
     }
 
+    /// When a lease's time is up by this node's clock.
+    pub(crate) fn deadline(&self, lease: LeaseId) -> Option<Instant> {
+        self.clock.deadline_of(lease)
+    }
+
     /// What is overdue by this node's clock, whoever leads: for the planted defect of a leader that does not ask.
     pub(crate) fn overdue_unconfirmed(&mut self, now: Instant) -> Vec<LeaseInstance> {
         self.clock.take_due(now, LEASE_BATCH_MAX)
