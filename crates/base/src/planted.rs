@@ -131,6 +131,10 @@ defects! {
     StaleExpiry = "K1",
     /// A new leader goes on with the time that it counted for leases before, without the renewals of the last one.
     LeaseTimeKept = "K3",
+    /// A leader ends leases without asking whether it still leads.
+    UnconfirmedExpiry = "K4",
+    /// A leader asks whether it still leads before the time of a lease is up, and ends the lease on that word.
+    OldConfirmation = "K5",
     /// A lock is granted without looking again whether its key is still there.
     LockWithoutRecheck = "K2",
 }

@@ -108,7 +108,10 @@ impl Node {
     fn lead_leases(&mut self, now: Instant, id: GroupId) {
         let group = self.groups.get_mut(&id).expect("a known group");
         group.leases.tick(now);
-        let (answers, batches) = group.leases.finish_round(now, group.applied);
+        let (answers, mut batches) = group.leases.finish_round(now, group.applied);
+        if planted(Defect::UnconfirmedExpiry) {
+            batches.extend(Some(group.leases.overdue_unconfirmed(now)).filter(|late| !late.is_empty()));
+        }
         self.effects.extend(answers.into_iter().map(|(reply, times)| answered(reply, times)));
         for batch in batches {
             let index = propose(group, now, leases::expiry(&batch));

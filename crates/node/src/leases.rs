@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use base::limits::{LEASE_ASKS_MAX, LEASE_BATCH_MAX, LEASE_BATCHES_MAX};
+use base::planted::{Defect, planted};
 use base::{Ballot, GroupId, Index, Instant, LeaseId, NodeId};
 use bytes::Bytes;
 use kernel::ReadId;
@@ -193,9 +194,10 @@ impl Leases {
                 },
             }
         }
+        let until = if planted(Defect::OldConfirmation) { now } else { round.asked };
         // After the renewals: what they saved is not due any more.
         let batches = (self.ending.len()..LEASE_BATCHES_MAX)
-            .map(|_| self.clock.take_due(round.asked, LEASE_BATCH_MAX))
+            .map(|_| self.clock.take_due(until, LEASE_BATCH_MAX))
             .take_while(|batch| !batch.is_empty())
             .collect();
         (answers, batches)
@@ -246,7 +248,7 @@ impl Leases {
         self.clock.deadline_of(lease)
     }
 
-    /// What is overdue by this node's clock, whoever leads: for the planted defect of a leader that does not ask.
+    /// What is overdue by this node's clock, whoever leads: for the planted defects of leaders that do not ask.
     pub(crate) fn overdue_unconfirmed(&mut self, now: Instant) -> Vec<LeaseInstance> {
         self.clock.take_due(now, LEASE_BATCH_MAX)
     }
