@@ -116,6 +116,8 @@ counters! {
     Forwards = "commands forwarded",
     /// Leases that ended because their time was up.
     LeasesExpired = "leases expired",
+    /// Ends of leases proposed by a leader that a quorum had confirmed since their time was up.
+    EndsConfirmed = "ends of leases confirmed",
     /// Locks granted.
     LocksGranted = "locks granted",
     /// Looks at the queue of a lock that found somebody before.

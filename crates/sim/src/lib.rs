@@ -21,6 +21,7 @@
 mod clock;
 mod compare;
 mod config;
+mod confirmations;
 mod counters;
 mod fault;
 mod history;

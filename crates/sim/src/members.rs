@@ -92,6 +92,11 @@ impl Memberships {
         self.seen.range(self.decided..).flat_map(|(_, all)| all)
     }
 
+    /// Those that ever counted.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Membership> {
+        self.seen.values().flatten()
+    }
+
     /// Whether these holders are enough to decide the slot. A leader counts with the latest membership of its log,
     /// which may lie behind the slot; but one that the slot itself holds counts from there on, and no later one can
     /// have begun before it was decided.

@@ -4,13 +4,15 @@
 //!   every later leader (invariants I3, I4, I5 and I10 of the kernel's model).
 //! - A ballot has one leader (I1).
 //! - The same applied index is the same state (I8).
+//! - A leader ends leases only after a quorum has confirmed that it led when their time was up.
 
 use std::collections::BTreeMap;
 
-use base::{Ballot, Index, NodeId, ReplicaId};
+use base::{Ballot, Index, Instant, LeaseId, NodeId, ReplicaId};
 use kernel::EntryKind;
 use mvcc::StateHash;
 
+use crate::confirmations::Confirmations;
 use crate::ledger::{EntryKey, ShadowLog};
 use crate::members::Memberships;
 
@@ -22,6 +24,7 @@ pub(crate) struct Oracle {
     leaders: BTreeMap<Ballot, NodeId>,
     states: BTreeMap<Index, StateHash>,
     pub(crate) memberships: Memberships,
+    pub(crate) confirmations: Confirmations,
     last_leader: Option<NodeId>,
 }
 
@@ -80,6 +83,26 @@ impl Oracle {
             }
         }
         Ok(self.last_leader.replace(node) != Some(node))
+    }
+
+    /// `leader` proposes to end a lease whose time was up at `until`, by its clock.
+    pub(crate) fn ends_lease(
+        &self,
+        leader: (ReplicaId, Ballot),
+        lease: LeaseId,
+        until: Option<Instant>,
+    ) -> Result<(), String> {
+        let (replica, ballot) = leader;
+        let Some(until) = until else {
+            return Err(format!("{replica}, leader of {ballot}, ends {lease}, which it does not know"));
+        };
+        // It counted with the membership of its log when the answers came, which may have changed since.
+        match self.memberships.all().any(|membership| self.confirmations.led_at(leader, until, membership)) {
+            true => Ok(()),
+            false => Err(format!(
+                "{replica}, leader of {ballot}, ends {lease}, and no quorum has confirmed since that it leads"
+            )),
+        }
     }
 
     /// `node` has applied everything up to `index`. Answers whether there was something to compare with.

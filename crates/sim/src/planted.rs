@@ -164,6 +164,8 @@ pub const HUNTS: &[Hunt] = {
         hunt(D::StaleExpiry, By::Raft, On::Network, 40),
         hunt(D::LockWithoutRecheck, By::Raft, On::Calm, 40),
         hunt(D::LeaseTimeKept, By::Raft, On::Network, 40),
+        hunt(D::UnconfirmedExpiry, By::Raft, On::Calm, 40),
+        sharp(D::OldConfirmation, By::Raft, Aim::LongWays, 40),
         hunt(D::WatchFloorLost, By::Raft, On::Network, 40),
         hunt(D::WatchHistoryTwice, By::Raft, On::Calm, 60),
         hunt(D::WatchEarlyProgress, By::Raft, On::Calm, 40),

@@ -11,16 +11,26 @@ fn config(seed: u64, profile: Profile, defect: Option<Defect>) -> Config {
 
 /// The first of sixty seeds that finds the defect, which must be found by one of these checks.
 fn found(defect: Defect, profile: Profile, kinds: &[FailureKind]) -> Config {
-    for seed in 0..60 {
-        let config = config(seed, profile, Some(defect));
+    first(defect, (0..60).map(|seed| config(seed, profile, Some(defect))), kinds)
+}
+
+/// The same where the hunt for this defect looks.
+fn hunted(defect: Defect, kinds: &[FailureKind]) -> Config {
+    let hunt = sim::HUNTS.iter().find(|hunt| hunt.defect == defect).expect("somebody looks for it");
+    first(defect, (0..hunt.seeds).map(|seed| hunt.config(seed)), kinds)
+}
+
+/// The first of these runs that fails.
+fn first(defect: Defect, configs: impl Iterator<Item = Config>, kinds: &[FailureKind]) -> Config {
+    for config in configs {
         if let Verdict::Failed(failure) = sim::run(&config).verdict {
             assert!(kinds.contains(&failure.kind), "{defect:?} was found by another check: {failure}");
             let sound = sim::run(&Config { defect: None, ..config.clone() });
-            assert_eq!(sound.verdict, Verdict::Passed, "seed {seed} fails without the defect");
+            assert_eq!(sound.verdict, Verdict::Passed, "seed {} fails without the defect", config.seed);
             return config;
         }
     }
-    panic!("{defect:?} stays unseen in {profile}");
+    panic!("{defect:?} stays unseen");
 }
 
 #[test]
@@ -54,6 +64,12 @@ fn a_node_that_believes_the_wall_clock_is_found() {
 #[test]
 fn a_leader_of_the_past_that_ends_leases_is_found_when_it_asks() {
     found(Defect::StaleExpiry, Profile::Network, &[FailureKind::Agreement]);
+}
+
+#[test]
+fn a_leader_that_ends_leases_unconfirmed_is_found_by_the_answers_of_its_followers() {
+    found(Defect::UnconfirmedExpiry, Profile::Calm, &[FailureKind::Agreement]);
+    hunted(Defect::OldConfirmation, &[FailureKind::Agreement]);
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn nothing_goes_wrong_when_the_network_does() {
 #[test]
 fn nothing_promised_is_lost_in_crashes() {
     let (counters, _) = batch(Profile::Crash, 0..6, 20);
-    met(&counters, &[Counter::Recoveries, Counter::SnapshotsInstalled, Counter::Unknown]);
+    met(&counters, &[Counter::Recoveries, Counter::SnapshotsInstalled, Counter::Unknown, Counter::EndsConfirmed]);
     met(&counters, &LOCKING);
     met(&counters, &[Counter::WatchEvents, Counter::WatchProgress, Counter::WatchPages, Counter::WatchStreamsLost]);
 }

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Fault, Index, NodeId, ReplicaId};
-use mvcc::{Command, Engine, EventKind, LeaseChange, OutcomeResult};
+use base::{Fault, Index, ReplicaId};
+use mvcc::{Engine, EventKind, LeaseChange, OutcomeResult};
 use node::{Effect, Event, PeerMessage, Ticket};
 use storage::disk::is_full;
 use storage::wal::Space;
@@ -126,6 +126,7 @@ impl World<'_> {
         match effect {
             Effect::Persist(lsn, batch) => {
                 self.trace.note(at, 1 + 16 * machine as u64, || format!("n{} writes {lsn}", machine + 1));
+                self.only_confirmed_leaders_end_leases(machine, &batch);
                 let (cut, compacted) = self.machines[machine].ledger.issue(lsn, &batch);
                 self.counters.add(Counter::Truncations, cut);
                 self.counters.add(Counter::LogCompactions, compacted);
@@ -139,9 +140,12 @@ impl World<'_> {
                     let state = &self.machines[machine];
                     let checked = state.ledger.check(message, state.checkpoint);
                     let checked = checked.map_err(|detail| format!("{} to {to} {detail}", state.id));
+                    let leaves = self.oracle.confirmations.leaves(state.clock.read(at), message);
+                    let leaves = leaves.map_err(|detail| format!("{} to {to} {detail}", state.id));
                     if self.judge(FailureKind::Durability, checked) == Some(true) {
                         self.counters.count(Counter::PromisesChecked);
                     }
+                    self.judge(FailureKind::Agreement, leaves);
                 }
                 self.only_leaders_end_leases(machine, to, &message);
                 self.send(machine, to, &message);
@@ -163,17 +167,6 @@ impl World<'_> {
             }
             Effect::SnapshotInstall { id, mark, .. } => self.ask_io(machine, IoJob::SnapshotInstall { id, mark }),
             Effect::SnapshotDiscard(id) => self.ask_io(machine, IoJob::SnapshotDiscard(id)),
-        }
-    }
-
-    /// Whose time is up is known to a leader that was confirmed, which proposes the end itself: nobody sends one.
-    fn only_leaders_end_leases(&mut self, machine: usize, to: NodeId, message: &PeerMessage) {
-        let PeerMessage::Forward { payload, .. } = message else { return };
-        self.counters.count(Counter::Forwards);
-        if let Ok(Command::LeaseExpire(_) | Command::LeaseCheckpoint(_)) = Command::decode(payload.clone()) {
-            let node = self.machines[machine].id;
-            let detail = format!("{node} asks {to} to end leases, which only a confirmed leader may find over");
-            self.fail(FailureKind::Agreement, detail);
         }
     }
 

@@ -78,6 +78,9 @@ impl World<'_> {
         };
         self.trace.note(now, 31 + 16 * place as u64, || format!("{} < {} {}", link.1, link.0, describe(&message)));
         self.counters.count(Counter::Delivered);
+        if let PeerMessage::Group(message) = &message {
+            self.oracle.confirmations.arrives(message);
+        }
         self.tell(place, Event::Peer(link.0, message));
     }
 

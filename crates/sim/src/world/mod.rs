@@ -5,6 +5,7 @@
 
 pub(crate) mod clients;
 mod describe;
+mod expiry;
 mod faults;
 mod host;
 mod io;
