@@ -19,6 +19,12 @@ pub(super) struct Piece {
     bytes: u32,
 }
 
+impl Piece {
+    pub(super) const fn len(self) -> usize {
+        self.bytes as usize
+    }
+}
+
 /// Chunks of the usual size that no arena uses, up to a bound.
 #[derive(Debug)]
 pub(super) struct SpareChunks {

@@ -71,7 +71,13 @@ impl Family {
         }
         let Some(last) = self.leaves.len().checked_sub(1) else { return Err((0, 0)) };
         let (rest, wanted) = (&key[skip..], hint(&key[skip..]));
-        let order = |entry: &Entry| entry.hint.cmp(&wanted).then_with(|| arena.get(entry.key)[skip..].cmp(rest));
+        // Of keys of one length the hint may be the whole rest: then nothing has to be fetched.
+        let whole = rest.len() <= size_of_val(&wanted);
+        let order = |entry: &Entry| match entry.hint.cmp(&wanted) {
+            Ordering::Equal if whole && entry.key.len() == key.len() => Ordering::Equal,
+            Ordering::Equal => arena.get(entry.key)[skip..].cmp(rest),
+            order => order,
+        };
         // Keys that arrive in order go behind the last one.
         let newest = self.leaves[last].entries.last().expect("no leaf is empty");
         if order(newest) == Ordering::Less {
