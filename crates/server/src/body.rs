@@ -1,41 +1,50 @@
-//! A response body that holds a permit until it is sent or dropped.
+//! The body of an answer to a client.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tonic::Status;
 
-use crate::gateway::AnswerPermit;
+use crate::unary::UnaryBody;
 
-/// `inner`, and the permit that ends with it.
-pub(crate) struct Permitted {
-    inner: tonic::body::Body,
-    _permit: AnswerPermit,
+/// What is sent to a client.
+pub(crate) enum AnswerBody {
+    /// One message.
+    Unary(UnaryBody),
+    /// Anything else.
+    Other(tonic::body::Body),
 }
 
-impl Permitted {
-    pub(crate) fn new(inner: tonic::body::Body, permit: AnswerPermit) -> Self {
-        Self { inner, _permit: permit }
+impl From<tonic::body::Body> for AnswerBody {
+    fn from(body: tonic::body::Body) -> Self {
+        Self::Other(body)
     }
 }
 
-impl Body for Permitted {
+impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Unary(body) => Pin::new(body).poll_frame(context),
+            Self::Other(body) => Pin::new(body).poll_frame(context),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match self {
+            Self::Unary(body) => body.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self {
+            Self::Unary(body) => body.size_hint(),
+            Self::Other(body) => body.size_hint(),
+        }
     }
 }

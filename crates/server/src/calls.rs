@@ -14,6 +14,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Code;
 
+use crate::body::AnswerBody;
 use crate::metrics::{Counter, header};
 
 /// Who sends more than one message.
@@ -198,7 +199,7 @@ impl Call {
     }
 
     /// Takes note of the answer; one that goes on is counted until its end.
-    pub(crate) fn answer(mut self, response: Response<tonic::body::Body>) -> Response<tonic::body::Body> {
+    pub(crate) fn answer(mut self, response: Response<AnswerBody>) -> Response<AnswerBody> {
         if let Some(code) = code_of(response.headers()) {
             self.code = code;
             return response;
@@ -208,7 +209,9 @@ impl Call {
             self.counters().sent.add(1);
             return response;
         }
-        response.map(|inner| tonic::body::Body::new(Sent { inner, messages: Messages::default(), call: self }))
+        response.map(|inner| {
+            AnswerBody::Other(tonic::body::Body::new(Sent { inner, messages: Messages::default(), call: self }))
+        })
     }
 }
 
@@ -291,7 +294,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Received<B> {
 
 /// What a client is sent, counted; with its end the call is handled.
 struct Sent {
-    inner: tonic::body::Body,
+    inner: AnswerBody,
     messages: Messages,
     call: Call,
 }
@@ -358,7 +361,7 @@ mod tests {
         let all = AllCalls::default();
         let (one, two) = (all.for_thread(), all.for_thread());
         let answered = |headers: &[(&'static str, &'static str)]| {
-            let mut response = Response::new(tonic::body::Body::empty());
+            let mut response = Response::new(AnswerBody::from(tonic::body::Body::empty()));
             for (name, value) in headers {
                 response.headers_mut().insert(*name, http::HeaderValue::from_static(value));
             }

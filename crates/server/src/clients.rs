@@ -25,13 +25,14 @@ use tonic::service::Routes;
 use tower::Service as _;
 use tracing::{debug, warn};
 
-use crate::body::Permitted;
+use crate::body::AnswerBody;
 use crate::calls::{Call, Calls};
-use crate::gateway::{AnswerPermit, Gateway};
+use crate::gateway::Gateway;
 use crate::grpc::{
     ClusterService, ElectionService, KvService, LeaseService, LockService, MaintenanceService, WatchService,
 };
 use crate::http as plain;
+use crate::unary;
 
 const KV: &str = "/etcdserverpb.KV/";
 const WATCH: &str = "/etcdserverpb.Watch/";
@@ -59,6 +60,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Services {
     gateway: Arc<Gateway>,
     calls: Arc<Calls>,
+    /// The largest message that a request may be.
+    receive_max: usize,
+    kv_calls: KvService,
+    lease_calls: LeaseService,
     kv: pb::kv_server::KvServer<KvService>,
     watch: pb::watch_server::WatchServer<WatchService>,
     lease: pb::lease_server::LeaseServer<LeaseService>,
@@ -75,14 +80,16 @@ impl Services {
         let gateway = Arc::new(gateway);
         // One byte over what fits is refused by gRPC itself, as etcd does.
         let receive_max = gateway.context.max_request_bytes + limits::GRPC_OVERHEAD_BYTES;
-        let kv = pb::kv_server::KvServer::new(KvService { gateway: Arc::clone(&gateway) })
+        let kv_calls = KvService { gateway: Arc::clone(&gateway) };
+        let lease_calls = LeaseService { gateway: Arc::clone(&gateway) };
+        let kv = pb::kv_server::KvServer::new(kv_calls.clone())
             .max_decoding_message_size(receive_max)
             .max_encoding_message_size(i32::MAX as usize);
         let watch = pb::watch_server::WatchServer::new(WatchService { gateway: Arc::clone(&gateway) })
             .max_decoding_message_size(receive_max)
             .max_encoding_message_size(i32::MAX as usize);
-        let lease = pb::lease_server::LeaseServer::new(LeaseService { gateway: Arc::clone(&gateway) })
-            .max_encoding_message_size(i32::MAX as usize);
+        let lease =
+            pb::lease_server::LeaseServer::new(lease_calls.clone()).max_encoding_message_size(i32::MAX as usize);
         let maintenance =
             pb::maintenance_server::MaintenanceServer::new(MaintenanceService { gateway: Arc::clone(&gateway) });
         let cluster = pb::cluster_server::ClusterServer::new(ClusterService { gateway: Arc::clone(&gateway) });
@@ -90,19 +97,71 @@ impl Services {
         let election = ElectionServer::new(ElectionService { gateway: Arc::clone(&gateway) })
             .max_decoding_message_size(receive_max);
         let calls = gateway.context.metrics.calls.for_thread();
-        Self { gateway, calls, kv, watch, lease, maintenance, cluster, lock, election, rest: health_and_reflection() }
+        let rest = health_and_reflection();
+        Self {
+            gateway,
+            calls,
+            receive_max,
+            kv_calls,
+            lease_calls,
+            kv,
+            watch,
+            lease,
+            maintenance,
+            cluster,
+            lock,
+            election,
+            rest,
+        }
     }
 
-    async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let path = request.uri().path();
+    async fn dispatch(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
         let grpc = request.method() == http::Method::POST;
-        let call = if grpc { self.calls.start(path) } else { None };
-        let mut response = if grpc && path.starts_with(KV) {
+        let call = if grpc { self.calls.start(request.uri().path()) } else { None };
+        let response = match self.unary(request).await {
+            Ok(response) => response.map(AnswerBody::Unary),
+            Err(request) => self.any(request, grpc, call.as_ref()).await?,
+        };
+        Ok(match call {
+            Some(call) => call.answer(response),
+            None => response,
+        })
+    }
+
+    /// Serves the calls that are made most; gives back what is none of them.
+    async fn unary(&self, request: Request<Incoming>) -> Result<Response<unary::UnaryBody>, Request<Incoming>> {
+        use pb::kv_server::Kv as _;
+        use pb::lease_server::Lease as _;
+
+        if request.method() != http::Method::POST || !unary::is_plain(request.headers()) {
+            return Err(request);
+        }
+        let (kv, lease, max) = (&self.kv_calls, &self.lease_calls, self.receive_max);
+        Ok(match request.uri().path() {
+            "/etcdserverpb.KV/Range" => unary::serve(request, max, |asked| kv.range(asked)).await,
+            "/etcdserverpb.KV/Put" => unary::serve(request, max, |asked| kv.put(asked)).await,
+            "/etcdserverpb.KV/Txn" => unary::serve(request, max, |asked| kv.txn(asked)).await,
+            "/etcdserverpb.KV/DeleteRange" => unary::serve(request, max, |asked| kv.delete_range(asked)).await,
+            "/etcdserverpb.KV/Compact" => unary::serve(request, max, |asked| kv.compact(asked)).await,
+            "/etcdserverpb.Lease/LeaseGrant" => unary::serve(request, max, |asked| lease.lease_grant(asked)).await,
+            "/etcdserverpb.Lease/LeaseRevoke" => unary::serve(request, max, |asked| lease.lease_revoke(asked)).await,
+            _ => return Err(request),
+        })
+    }
+
+    async fn any(
+        &self,
+        request: Request<Incoming>,
+        grpc: bool,
+        call: Option<&Call>,
+    ) -> Result<Response<AnswerBody>, Infallible> {
+        let path = request.uri().path();
+        let response = if grpc && path.starts_with(KV) {
             self.kv.clone().call(request).await?
         } else if grpc && path.starts_with(WATCH) {
-            self.watch.clone().call(request.map(|body| Call::receive(call.as_ref(), body))).await?
+            self.watch.clone().call(request.map(|body| Call::receive(call, body))).await?
         } else if grpc && path.starts_with(LEASE) {
-            self.lease.clone().call(request.map(|body| Call::receive(call.as_ref(), body))).await?
+            self.lease.clone().call(request.map(|body| Call::receive(call, body))).await?
         } else if grpc && path.starts_with(MAINTENANCE) {
             self.maintenance.clone().call(request).await?
         } else if grpc && path.starts_with(CLUSTER) {
@@ -118,14 +177,7 @@ impl Services {
         } else {
             plain::serve(&self.gateway, &request).await.map(Body::new)
         };
-        if let Some(call) = call {
-            response = call.answer(response);
-        }
-        // A large answer keeps its place until the last byte is taken by the client.
-        if let Some(permit) = response.extensions_mut().remove::<AnswerPermit>() {
-            response = response.map(|body| Body::new(Permitted::new(body, permit)));
-        }
-        Ok(response)
+        Ok(response.map(AnswerBody::from))
     }
 }
 
@@ -237,6 +289,8 @@ async fn connection(
         .initial_connection_window_size(WINDOWS.1)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX)
+        // Nobody reads the date of a gRPC answer.
+        .auto_date_header(false)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);

@@ -33,6 +33,7 @@ mod space;
 mod standing;
 mod start;
 mod stream;
+mod unary;
 mod waits;
 mod watch;
 
