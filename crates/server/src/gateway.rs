@@ -10,8 +10,8 @@ use mvcc::{
     Command, Engine, Limits, Op, OpResult, Outcome, OutcomeResult, RangeRequest, RangeResponse, RangeStream, ReadError,
     StateHash, Txn, View,
 };
-use node::{Event, LeaseAsk, LeaseTimes, Reconfiguration, Request, Response, Uncertainty};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use node::{LeaseAsk, LeaseTimes, Reconfiguration, Request, Response, Uncertainty};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use crate::admission::Admission;
@@ -88,7 +88,6 @@ pub(crate) struct Ranged {
 #[derive(Clone)]
 pub(crate) struct Gateway {
     pub(crate) lane: Arc<Lane>,
-    pub(crate) node: mpsc::UnboundedSender<Event>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) context: Arc<Context>,
 }
@@ -100,9 +99,7 @@ impl Gateway {
             return Err(errors::learner());
         }
         let _admitted = self.context.admission.admit(&request).ok_or_else(errors::overloaded)?;
-        let open = self.lane.open();
-        self.node.send(Event::Request(open.ticket, request)).map_err(|_| errors::stopped())?;
-        Ok(open.answer().await)
+        Ok(self.lane.ask(request).answer().await)
     }
 
     /// Replicates and applies a command.

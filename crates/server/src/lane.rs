@@ -1,15 +1,16 @@
 //! Where answers meet the requests that wait for them.
 //!
-//! A lane belongs to one client thread. Handlers on that thread open tickets; the node and apply threads hand answers
-//! over in batches, so that a thousand answers cost one wake-up of the client thread.
+//! A lane belongs to one client thread. Handlers on that thread open tickets; what they ask goes to the node together,
+//! once all handlers that were ready had their say, and the node and apply threads hand answers over in batches. So a
+//! thousand requests cost one wake-up of the node thread, and a thousand answers one of the client thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use node::{Response, Ticket};
-use tokio::sync::{mpsc, oneshot};
+use node::{Event, Request, Response, Ticket};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// What a handler gets back.
 #[derive(Debug)]
@@ -32,11 +33,20 @@ pub(crate) struct Lane {
     number: u64,
     sequence: AtomicU64,
     waiting: Mutex<HashMap<Ticket, oneshot::Sender<Answer>>>,
+    /// Requests that the node was not handed yet.
+    asked: Mutex<Vec<Event>>,
+    any_asked: Notify,
 }
 
 impl Lane {
     pub(crate) fn new(number: usize) -> Arc<Self> {
-        Arc::new(Self { number: number as u64, sequence: AtomicU64::new(0), waiting: Mutex::default() })
+        Arc::new(Self {
+            number: number as u64,
+            sequence: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            asked: Mutex::default(),
+            any_asked: Notify::new(),
+        })
     }
 
     /// A ticket and the place its answer will come to. Dropping the [`OpenTicket`] forgets the request.
@@ -46,6 +56,30 @@ impl Lane {
         let (sender, answer) = oneshot::channel();
         self.lock().insert(ticket, sender);
         OpenTicket { lane: Arc::clone(self), ticket, answer }
+    }
+
+    /// Asks the node, see [`Self::hand_over`].
+    pub(crate) fn ask(self: &Arc<Self>, request: Request) -> OpenTicket {
+        let open = self.open();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.push(Event::Request(open.ticket, request));
+        if asked.len() == 1 {
+            self.any_asked.notify_one();
+        }
+        open
+    }
+
+    /// Hands what is asked to the node, until that is gone: then nobody is answered any more.
+    pub(crate) async fn hand_over(self: Arc<Self>, node: mpsc::UnboundedSender<Vec<Event>>) {
+        loop {
+            self.any_asked.notified().await;
+            // Handlers that are ready ask first.
+            tokio::task::yield_now().await;
+            let asked = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+            if node.send(asked).is_err() {
+                self.lock().clear();
+            }
+        }
     }
 
     /// Delivers batches until the senders are gone.
@@ -150,5 +184,26 @@ mod tests {
         Arc::clone(&lane).deliver(batches).await;
         assert!(matches!(wait.await.unwrap(), Some(Answer::Node(Response::ReadReady))));
         assert_eq!(lane.lock().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_at_a_time_is_handed_over_at_once() {
+        let lane = Lane::new(0);
+        let (sender, mut node) = mpsc::unbounded_channel();
+        tokio::spawn(Arc::clone(&lane).hand_over(sender));
+        let request = || Request::Read { group: crate::gateway::GROUP };
+        let handlers: Vec<_> = (0..5)
+            .map(|_| {
+                let lane = Arc::clone(&lane);
+                tokio::spawn(async move { lane.ask(request()).answer().await })
+            })
+            .collect();
+        assert_eq!(node.recv().await.expect("asked").len(), 5);
+        drop(node);
+        // The node is gone: who asks now, or waited, gets no answer.
+        assert!(lane.ask(request()).answer().await.is_none());
+        for handler in handlers {
+            assert!(handler.await.expect("no panic").is_none());
+        }
     }
 }

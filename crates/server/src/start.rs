@@ -86,7 +86,7 @@ pub struct Server {
 /// The server's own way to ask its node for something.
 struct Control {
     lane: Arc<Lane>,
-    node: mpsc::UnboundedSender<Event>,
+    node: mpsc::UnboundedSender<Vec<Event>>,
 }
 
 impl std::fmt::Debug for Control {
@@ -162,12 +162,13 @@ impl Server {
         let mut client_threads = Vec::new();
         for (number, (((lane, _), batches), desk)) in lanes.iter().zip(deliveries).zip(desks).enumerate() {
             let (lane, context) = (Arc::clone(lane), Arc::clone(&context));
-            let gateway = Gateway { lane, node: node_sender.clone(), desk, context };
+            let gateway = Gateway { lane, desk, context };
             let listeners = clone_all(&client_listeners)?;
             client_threads.push(start_client_thread(
                 number,
                 ClientThread {
                     gateway,
+                    node: node_sender.clone(),
                     batches,
                     listeners,
                     connections: Arc::clone(&connections),
@@ -231,7 +232,7 @@ impl Server {
     fn hand_over(&self) {
         let open = self.control.lane.open();
         let request = Request::TransferLeadership { group: GROUP, to: None };
-        if self.control.node.send(Event::Request(open.ticket, request)).is_ok() {
+        if self.control.node.send(vec![Event::Request(open.ticket, request)]).is_ok() {
             open.wait(HANDOVER_TIMEOUT);
         }
     }
@@ -421,8 +422,8 @@ impl Host<'_> {
         config: &Config,
         directory: &Arc<Directory>,
         opened: Opened,
-        node_sender: mpsc::UnboundedSender<Event>,
-        events: mpsc::UnboundedReceiver<Event>,
+        node_sender: mpsc::UnboundedSender<Vec<Event>>,
+        events: mpsc::UnboundedReceiver<Vec<Event>>,
         lanes: &[mpsc::UnboundedSender<AnswerBatch>],
         peer_listeners: Vec<TcpListener>,
     ) -> Result<Vec<JoinHandle<()>>, StartError> {
@@ -532,6 +533,7 @@ impl Host<'_> {
 /// What one client thread needs.
 struct ClientThread {
     gateway: Gateway,
+    node: mpsc::UnboundedSender<Vec<Event>>,
     batches: mpsc::UnboundedReceiver<AnswerBatch>,
     listeners: Vec<TcpListener>,
     connections: Arc<AtomicUsize>,
@@ -549,7 +551,9 @@ fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle
         .name(format!("sinew-client-{number}"))
         .spawn(move || {
             runtime.block_on(async move {
-                tokio::spawn(Arc::clone(&thread.gateway.lane).deliver(thread.batches));
+                let lane = &thread.gateway.lane;
+                tokio::spawn(Arc::clone(lane).deliver(thread.batches));
+                tokio::spawn(Arc::clone(lane).hand_over(thread.node));
                 let (desk, standing) = (&thread.gateway.desk, &thread.gateway.context.standing);
                 if number == 0 {
                     tokio::spawn(space::guard(thread.gateway.clone(), thread.stop.clone()));

@@ -39,7 +39,7 @@ const STALL_PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) struct ApplyThread {
     pub(crate) engines: BTreeMap<GroupId, Arc<LsmEngine>>,
-    pub(crate) node: UnboundedSender<Event>,
+    pub(crate) node: UnboundedSender<Vec<Event>>,
     pub(crate) outbox: Outbox,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) upkeep: Arc<Upkeep>,
@@ -179,6 +179,6 @@ impl ApplyThread {
 
     fn tell(&self, event: Event) {
         // The node thread is gone only while the process stops.
-        drop(self.node.send(event));
+        drop(self.node.send(vec![event]));
     }
 }

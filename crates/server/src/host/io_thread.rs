@@ -29,7 +29,7 @@ pub(crate) enum IoJob {
 pub(crate) struct IoThread {
     engines: BTreeMap<GroupId, Arc<LsmEngine>>,
     log: WalReader,
-    node: UnboundedSender<Event>,
+    node: UnboundedSender<Vec<Event>>,
     apply: Sender<ApplyJob>,
     outgoing: BTreeMap<SnapshotId, SnapshotReader>,
     incoming: BTreeMap<SnapshotId, SnapshotWriter>,
@@ -39,7 +39,7 @@ impl IoThread {
     pub(crate) fn new(
         engines: BTreeMap<GroupId, Arc<LsmEngine>>,
         log: WalReader,
-        node: UnboundedSender<Event>,
+        node: UnboundedSender<Vec<Event>>,
         apply: Sender<ApplyJob>,
     ) -> Self {
         Self { engines, log, node, apply, outgoing: BTreeMap::new(), incoming: BTreeMap::new() }
@@ -134,6 +134,6 @@ impl IoThread {
 
     fn tell(&self, event: Event) {
         // The node thread is gone only while the process stops.
-        drop(self.node.send(event));
+        drop(self.node.send(vec![event]));
     }
 }

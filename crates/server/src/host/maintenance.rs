@@ -161,7 +161,7 @@ impl Upkeep {
 pub(crate) fn run(
     upkeep: &Upkeep,
     engines: &BTreeMap<GroupId, Arc<LsmEngine>>,
-    node: &UnboundedSender<Event>,
+    node: &UnboundedSender<Vec<Event>>,
 ) -> Result<(), Fault> {
     let mut checkpointed: BTreeMap<GroupId, Index> = BTreeMap::new();
     while upkeep.wait() {
@@ -176,7 +176,7 @@ pub(crate) fn run(
                 let index = mark.position.index;
                 if checkpointed.insert(*group, index) != Some(index) {
                     // The node thread is gone only while the process stops.
-                    drop(node.send(Event::Checkpointed { group: *group, index }));
+                    drop(node.send(vec![Event::Checkpointed { group: *group, index }]));
                 }
             }
             sweep(upkeep, engine)?;

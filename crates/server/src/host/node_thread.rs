@@ -24,12 +24,12 @@ use crate::standing::StandingCell;
 
 /// How long a member that was removed goes on, for the answers that are on their way.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Events taken from the other threads at once.
+/// With so many events a turn begins, whatever else is waiting.
 const EVENTS_PER_TURN_MAX: usize = 4096;
 
 pub(crate) struct NodeThread {
     pub(crate) node: Node,
-    pub(crate) events: UnboundedReceiver<Event>,
+    pub(crate) events: UnboundedReceiver<Vec<Event>>,
     pub(crate) inbox: Rc<Inbox>,
     pub(crate) transport: Transport,
     pub(crate) wal: Sender<WalJob>,
@@ -54,15 +54,17 @@ impl NodeThread {
                 biased;
                 _ = self.stop.changed() => return Ok(()),
                 () = self.inbox.arrived() => {}
-                taken = self.events.recv_many(&mut events, EVENTS_PER_TURN_MAX) => if taken == 0 { return Ok(()) },
+                taken = self.events.recv() => match taken {
+                    Some(batch) => events.extend(batch),
+                    None => return Ok(()),
+                },
                 rung = timer.rung() => rung?,
             }
             self.inbox.drain(&mut events);
-            while let Ok(event) = self.events.try_recv() {
-                events.push(event);
-                if events.len() >= 2 * EVENTS_PER_TURN_MAX {
-                    break;
-                }
+            while events.len() < EVENTS_PER_TURN_MAX
+                && let Ok(batch) = self.events.try_recv()
+            {
+                events.extend(batch);
             }
             self.turn(&mut events)?;
         }

@@ -27,7 +27,7 @@ const UPKEEP_EVERY: u32 = 64;
 pub(crate) fn run(
     mut wal: Wal,
     jobs: &Receiver<WalJob>,
-    node: &UnboundedSender<Event>,
+    node: &UnboundedSender<Vec<Event>>,
     metrics: &Arc<Metrics>,
 ) -> Result<(), Fault> {
     let mut since_upkeep = 0;
@@ -62,7 +62,7 @@ pub(crate) fn run(
         }
         let synced = wal.sync()?;
         metrics.wal_fsync.observe(started.elapsed());
-        if node.send(Event::Persisted(synced)).is_err() {
+        if node.send(vec![Event::Persisted(synced)]).is_err() {
             return Ok(());
         }
         since_upkeep += 1;
