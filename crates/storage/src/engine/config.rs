@@ -23,12 +23,12 @@ const FILTER_BITS_PER_ROW: f32 = 10.0;
 pub(super) const TABLE_BYTES: u64 = 32 << 20;
 /// Runs in level 0 that start a compaction. A read has to look at all of them.
 const LEVEL0_RUNS: u8 = 8;
-/// The same when current rows are read from memory: only reads of the past look at the runs then, and the fewer
-/// compactions there are, the less often history is rewritten.
-const LEVEL0_RUNS_RESIDENT: u8 = 24;
+/// The same when current rows are read from memory: only reads of the past look at the runs then. Each compaction
+/// rewrites all history there is, so half as many of them are half the work.
+const LEVEL0_RUNS_RESIDENT: u8 = 64;
 /// Runs in level 0 that show that compaction falls behind, and that it is far behind.
-pub(super) const LEVEL0_RUNS_HIGH: usize = 32;
-pub(super) const LEVEL0_RUNS_FULL: usize = 48;
+pub(super) const LEVEL0_RUNS_HIGH: usize = 80;
+pub(super) const LEVEL0_RUNS_FULL: usize = 112;
 
 /// Opens or makes the tree in `path`.
 pub(super) fn open_tree(
