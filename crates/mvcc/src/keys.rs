@@ -34,8 +34,10 @@ pub const CURRENT: u8 = b'c';
 pub const HISTORY: u8 = b'h';
 /// First byte of the keys of events, which are written in order and once.
 pub const EVENT: u8 = b'r';
-const ATTACHMENT: u8 = b'k';
-const LEASE: u8 = b'l';
+/// First byte of the keys of attachments, which are read when a lease ends.
+pub const ATTACHMENT: u8 = b'k';
+/// First byte of the keys of leases: read with every write that names one.
+pub const LEASE: u8 = b'l';
 const MEMBER: u8 = b'n';
 
 /// Revision, compaction floor and counters.

@@ -53,7 +53,10 @@ pub use compact::{Sweep, sweep};
 pub use engine::{Batch, Engine, MemEngine, Scan, View};
 pub use hash::{StateHash, hash};
 pub use history::{EventBudget, EventPage, EventQuery, events};
-pub use keys::{CURRENT as CURRENT_ROWS, EVENT as EVENT_ROWS, HISTORY as HISTORY_ROWS};
+pub use keys::{
+    ATTACHMENT as ATTACHMENT_ROWS, CURRENT as CURRENT_ROWS, EVENT as EVENT_ROWS, HISTORY as HISTORY_ROWS,
+    LEASE as LEASE_ROWS,
+};
 pub use lease::{Lease, LeaseChange, attached, lease, lease_hash, leases};
 pub use machine::{Apply, Machine};
 pub use member::{MemberRecord, members};

@@ -20,9 +20,6 @@ use base::Instant;
 /// Requests in a round that count as many.
 const MANY: usize = 8;
 
-/// The share of those expected that must have come for the pause to end early, in eighths.
-const ENOUGH_EIGHTHS: usize = 7;
-
 /// How long rounds of a kind may be put off.
 #[derive(Debug)]
 struct Patience {
@@ -82,7 +79,7 @@ impl Pace {
     pub(crate) fn finish(&mut self, now: Instant) {
         if self.finished.is_none() {
             self.finished = Some(now);
-            self.expected = self.carried + self.waiting;
+            self.expected = self.carried.saturating_add(self.waiting);
         }
     }
 
@@ -96,9 +93,9 @@ impl Pace {
         })
     }
 
-    /// Whether nearly all wait who can be expected to.
+    /// Whether nearly all wait who can be expected to: seven eighths.
     fn is_enough(&self) -> bool {
-        self.patience.gathers && self.waiting >= self.expected * ENOUGH_EIGHTHS / 8
+        self.patience.gathers && self.waiting >= self.expected - self.expected / 8
     }
 
     fn pause(&self, finished: Instant) -> Duration {

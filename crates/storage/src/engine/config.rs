@@ -23,7 +23,7 @@ const FILTER_BITS_PER_ROW: f32 = 10.0;
 pub(super) const TABLE_BYTES: u64 = 32 << 20;
 /// Runs in level 0 that start a compaction. A read has to look at all of them.
 const LEVEL0_RUNS: u8 = 8;
-/// The same when current rows are read from memory: only reads of the past look at the runs then. Each compaction
+/// The same when current rows and leases are in memory: only reads of the past look at the runs then. Each compaction
 /// rewrites all history there is, so half as many of them are half the work.
 const LEVEL0_RUNS_RESIDENT: u8 = 64;
 /// Runs in level 0 that show that compaction falls behind, and that it is far behind.
@@ -61,7 +61,7 @@ pub(super) fn open_tree(
     }
 }
 
-/// The compaction strategy for a tree whose current rows are in memory, or are not.
+/// The compaction strategy for a tree whose current rows and leases are in memory, or are not.
 pub(super) fn strategy(resident: bool) -> Arc<Leveled> {
     let runs = if resident { LEVEL0_RUNS_RESIDENT } else { LEVEL0_RUNS };
     Arc::new(Leveled::default().with_l0_threshold(runs).with_table_target_size(TABLE_BYTES))

@@ -1,5 +1,5 @@
-//! What lies in front of the tree: a write buffer in use, older ones that wait for their flush, and the tree's current
-//! rows in memory.
+//! What lies in front of the tree: a write buffer in use, older ones that wait for their flush, and those of the
+//! tree's rows that are held in memory.
 //!
 //! Invariant: a newer buffer's row hides that of an older one, and every buffer's those of the tree. A row may be in a
 //! buffer and in the tree at the same time; it is the same row then. The resident rows are those of the tree without
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use lsm_tree::{InternalValue, SeqNo, Slice, ValueType};
 
 use super::buffer::{Buffer, Rows};
-use super::resident::Resident;
+use super::residents::Residents;
 
 /// A set of layers. It never changes; the active buffer grows.
 #[derive(Clone, Debug)]
@@ -19,8 +19,7 @@ pub(super) struct Layers {
     pub(super) active: Arc<Buffer>,
     /// Oldest first. None is empty.
     pub(super) sealed: Vec<Arc<Buffer>>,
-    /// Absent if there are too many of them.
-    pub(super) resident: Option<Arc<Resident>>,
+    pub(super) resident: Residents,
 }
 
 impl Layers {
@@ -31,8 +30,8 @@ impl Layers {
         Self { active: Arc::new(fresh), sealed, resident: self.resident.clone() }
     }
 
-    /// The layers without the `count` oldest sealed buffers, over a tree whose current rows are `resident`.
-    pub(super) fn without(&self, count: usize, resident: Option<Arc<Resident>>) -> Self {
+    /// The layers without the `count` oldest sealed buffers, over a tree of whose rows these are `resident`.
+    pub(super) fn without(&self, count: usize, resident: Residents) -> Self {
         Self { active: Arc::clone(&self.active), sealed: self.sealed[count..].to_vec(), resident }
     }
 

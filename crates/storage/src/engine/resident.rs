@@ -1,12 +1,12 @@
-//! All rows of one family that the tree holds, in memory, for as long as they are few.
+//! All rows that the tree holds whose keys begin with one of some bytes, in memory, for as long as they are few.
 //!
 //! A tree holds what was overwritten lately several times, in level 0 and below: reading fifty neighbours means merging
 //! ten sources of fifty rows. Here every row is once, next to its neighbour.
 //!
-//! Invariant: it holds exactly the family's rows of the tree below the write buffers it is layered with. It never
+//! Invariant: it holds exactly those rows of the tree below the write buffers it is layered with. It never
 //! changes; a flush makes the next one.
 
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ pub(super) type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
 #[derive(Debug)]
 pub(super) struct Resident {
-    tag: u8,
+    tags: RangeInclusive<u8>,
     keys: Family,
     /// What the keys' entries point to.
     values: Vec<Piece>,
@@ -27,9 +27,9 @@ pub(super) struct Resident {
 }
 
 impl Resident {
-    /// Of the family whose keys begin with `tag`, which has no rows.
-    pub(super) fn empty(tag: u8, spare: &Arc<SpareChunks>) -> Self {
-        Self { tag, keys: Family::default(), values: Vec::new(), arena: Arena::new(spare) }
+    /// For keys that begin with one of `tags`, of which there are none.
+    pub(super) fn empty(tags: RangeInclusive<u8>, spare: &Arc<SpareChunks>) -> Self {
+        Self { tags, keys: Family::default(), values: Vec::new(), arena: Arena::new(spare) }
     }
 
     /// With rows that come in key order, behind those that are there. `None` if they take more than `bytes_max`.
@@ -49,9 +49,16 @@ impl Resident {
     }
 
     /// The rows after `changes`, which come in key order. `None` if they take more than `bytes_max`.
-    pub(super) fn changed<'a>(&'a self, changes: impl Iterator<Item = Change<'a>>, bytes_max: u64) -> Option<Self> {
+    pub(super) fn changed<'a>(
+        self: &'a Arc<Self>,
+        changes: impl Iterator<Item = Change<'a>>,
+        bytes_max: u64,
+    ) -> Option<Arc<Self>> {
         let mut changes = changes.filter(|(key, _)| self.covers(key)).peekable();
-        let mut next = Self::empty(self.tag, self.arena.spare());
+        if changes.peek().is_none() {
+            return (self.bytes() <= bytes_max).then(|| Arc::clone(self));
+        }
+        let mut next = Self::empty(self.tags.clone(), self.arena.spare());
         for (key, value) in self.rows((Bound::Unbounded, Bound::Unbounded)) {
             while let Some((added, value)) = changes.next_if(|(changed, _)| *changed < key) {
                 next.change(added, value);
@@ -70,7 +77,7 @@ impl Resident {
                 return None;
             }
         }
-        Some(next)
+        Some(Arc::new(next))
     }
 
     fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
@@ -88,12 +95,12 @@ impl Resident {
         self.values.push(self.arena.push(value));
     }
 
-    /// Whether the family has the key, so that what is not here does not exist.
+    /// Whether the key would be here, so that what is not here does not exist.
     pub(super) fn covers(&self, key: &[u8]) -> bool {
-        key.first() == Some(&self.tag)
+        key.first().is_some_and(|tag| self.tags.contains(tag))
     }
 
-    /// Whether all keys between the bounds are of the family.
+    /// Whether all keys between the bounds would be here.
     pub(super) fn covers_range(&self, from: &Bound<Bytes>, to: &Bound<Bytes>) -> bool {
         let begins = match from {
             Bound::Included(key) | Bound::Excluded(key) => self.covers(key),
@@ -102,7 +109,7 @@ impl Resident {
         begins
             && match to {
                 Bound::Included(key) => self.covers(key),
-                Bound::Excluded(key) => self.covers(key) || key[..] == [self.tag + 1],
+                Bound::Excluded(key) => self.covers(key) || key[..] == [self.tags.end() + 1],
                 Bound::Unbounded => false,
             }
     }
@@ -158,7 +165,7 @@ mod tests {
     use super::*;
 
     fn empty() -> Resident {
-        Resident::empty(b'c', &Arc::new(SpareChunks::new(0)))
+        Resident::empty(b'c'..=b'c', &Arc::new(SpareChunks::new(0)))
     }
 
     fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -187,7 +194,7 @@ mod tests {
             flushes in prop::collection::vec(changes(), 1..6),
             (from, from_kind, to, to_kind) in (key(), 0u8..3, key(), 0u8..3),
         ) {
-            let mut resident = empty();
+            let mut resident = Arc::new(empty());
             let mut model = BTreeMap::new();
             for flush in &flushes {
                 let changes = flush.iter().map(|(key, value)| (&key[..], value.as_deref()));
@@ -225,9 +232,9 @@ mod tests {
         assert!((107_000..300_000).contains(&bytes), "{bytes}");
         assert!(load(bytes).is_some() && load(bytes - 1).is_none());
         let changes = || rows.iter().map(|(key, value)| (key.as_bytes(), Some(&value[..])));
-        let empty = empty();
+        let empty = Arc::new(empty());
         assert!(empty.changed(changes(), bytes).is_some() && empty.changed(changes(), bytes - 1).is_none());
-        let full = load(bytes).expect("they fit");
+        let full = Arc::new(load(bytes).expect("they fit"));
         assert!(full.changed(changes(), bytes).is_some() && full.changed(std::iter::empty(), bytes - 1).is_none());
     }
 

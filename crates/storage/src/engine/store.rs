@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base::Fault;
 use bytes::Bytes;
 use lsm_tree::{AbstractTree, Cache, Guard, SeqNo, SequenceNumberCounter, Tree};
-use mvcc::CURRENT_ROWS;
 use mvcc::engine::Batch;
 
 use super::arena::SpareChunks;
@@ -26,6 +25,7 @@ use super::merge::copy;
 use super::pointer::tree_path;
 use super::recent::Recent;
 use super::resident::Resident;
+use super::residents::{GROUPS, Residents};
 use super::{EngineOptions, EngineStats, MARK_KEY, Pressure};
 use crate::disk::io_fault;
 
@@ -54,8 +54,8 @@ pub(super) struct Store {
     writer: Mutex<()>,
     /// One flush at a time.
     flusher: Mutex<()>,
-    /// The current rows were too many to hold when the tables took twice this.
-    resident_below: AtomicU64,
+    /// The rows of each group were too many to hold when the tables took twice this.
+    resident_below: [AtomicU64; GROUPS.len()],
     /// The mark in the tree.
     persisted: Mutex<Option<Bytes>>,
     /// Memory of all buffers, those included that only views still hold.
@@ -100,7 +100,8 @@ impl Store {
         let buffered_bytes = Arc::default();
         // A flush leaves a buffer, and resident rows, which in most stores are less than half of one.
         let spare = Arc::new(SpareChunks::new(options.memtable_bytes / 2 * 3));
-        let resident = (tree.table_count() == 0).then(|| Arc::new(Resident::empty(CURRENT_ROWS, &spare)));
+        let nothing = |tags| (tree.table_count() == 0).then(|| Arc::new(Resident::empty(tags, &spare)));
+        let resident = Residents(GROUPS.map(nothing));
         let active = Arc::new(Buffer::new(&spare, &buffered_bytes));
         let layers = Layers { active, sealed: Vec::new(), resident };
         Ok(Self {
@@ -114,7 +115,7 @@ impl Store {
             snapshots: Mutex::new(Snapshots { published, layers: Arc::new(layers), open: BTreeMap::new() }),
             writer: Mutex::new(()),
             flusher: Mutex::new(()),
-            resident_below: AtomicU64::new(u64::MAX),
+            resident_below: GROUPS.map(|_| AtomicU64::new(u64::MAX)),
             persisted: Mutex::new(persisted),
             buffered_bytes,
             spare,
@@ -217,38 +218,50 @@ impl Store {
     }
 
     /// The resident rows after a flush of these buffers.
-    fn next_resident(&self, flushed: &[Arc<Buffer>]) -> Option<Arc<Resident>> {
-        let before = self.layers().resident.clone()?;
+    fn next_resident(&self, flushed: &[Arc<Buffer>]) -> Residents {
+        let mut residents = self.layers().resident.clone();
         let rows = newest_first(flushed);
-        let changes = newest_rows(&rows).map(|(key, _, value)| (key, value));
-        let next = before.changed(changes, self.options.resident_bytes());
-        self.note_resident(next)
+        for (group, resident) in residents.0.iter_mut().enumerate() {
+            let Some(before) = resident.take() else { continue };
+            let changes = newest_rows(&rows).map(|(key, _, value)| (key, value));
+            *resident = before.changed(changes, self.options.resident_bytes());
+            self.note_resident(group, resident.is_some());
+        }
+        residents
     }
 
-    /// Reads the tree's current rows into memory if there is hope that they are few. To be called by the flusher: the
-    /// tree must not get new rows meanwhile.
+    /// Reads rows of the tree into memory if there is hope that they are few. To be called by the flusher: the tree must
+    /// not get new rows meanwhile.
     fn load_resident(&self) -> Result<(), Fault> {
-        if self.layers().resident.is_some() || self.tree.disk_space() >= self.resident_below.load(Ordering::Relaxed) {
-            return Ok(());
+        let mut residents = self.layers().resident.clone();
+        let mut loaded = false;
+        for (group, tags) in GROUPS.into_iter().enumerate() {
+            let too_large = self.tree.disk_space() >= self.resident_below[group].load(Ordering::Relaxed);
+            if residents.0[group].is_some() || too_large {
+                continue;
+            }
+            let rows = self.tree.range([*tags.start()]..[*tags.end() + 1], SeqNo::MAX, None).map(Guard::into_inner);
+            let read = Resident::empty(tags, &self.spare).load(rows, self.options.resident_bytes());
+            residents.0[group] = read.map_err(|error| self.fault("read", &error))?.map(Arc::new);
+            self.note_resident(group, residents.0[group].is_some());
+            loaded = true;
         }
-        let rows = self.tree.range([CURRENT_ROWS]..[CURRENT_ROWS + 1], SeqNo::MAX, None).map(Guard::into_inner);
-        let loaded = Resident::empty(CURRENT_ROWS, &self.spare).load(rows, self.options.resident_bytes());
-        let resident = self.note_resident(loaded.map_err(|error| self.fault("read", &error))?);
-        let mut snapshots = lock(&self.snapshots);
-        snapshots.layers = Arc::new(snapshots.layers.without(0, resident));
+        if loaded {
+            let mut snapshots = lock(&self.snapshots);
+            snapshots.layers = Arc::new(snapshots.layers.without(0, residents));
+        }
         Ok(())
     }
 
     /// Remembers when not to try again.
-    fn note_resident(&self, resident: Option<Resident>) -> Option<Arc<Resident>> {
-        if resident.is_none() {
-            self.resident_below.store(self.tree.disk_space() / 2, Ordering::Relaxed);
+    fn note_resident(&self, group: usize, is_held: bool) {
+        if !is_held {
+            self.resident_below[group].store(self.tree.disk_space() / 2, Ordering::Relaxed);
         }
-        resident.map(Arc::new)
     }
 
     /// Takes buffers whose rows are in the tree out of the layers.
-    fn settle_buffers(&self, flushed: &[Arc<Buffer>], resident: Option<Arc<Resident>>) {
+    fn settle_buffers(&self, flushed: &[Arc<Buffer>], resident: Residents) {
         if let Some(mark) = flushed.iter().rev().find_map(|buffer| buffer.get(MARK_KEY, SeqNo::MAX)) {
             *lock(&self.persisted) = mark;
         }
@@ -278,7 +291,7 @@ impl Store {
     /// Performs one compaction if one is due. Answers whether it did.
     pub(super) fn compact(&self) -> Result<bool, Fault> {
         let before = self.tree.current_version().id();
-        let strategy = strategy(self.layers().resident.is_some());
+        let strategy = strategy(self.layers().resident.all());
         self.tree.compact(strategy, self.watermark()).map_err(|error| self.fault("compact", &error))?;
         let worked = self.tree.current_version().id() != before;
         if worked {
@@ -356,7 +369,7 @@ impl Store {
             level0_runs: self.tree.l0_run_count() as u64,
             memtable_bytes: self.buffered_bytes.load(Ordering::Relaxed),
             pinned_bytes: pinned as u64,
-            resident_bytes: self.layers().resident.as_ref().map(|resident| resident.bytes()),
+            resident_bytes: self.layers().resident.bytes(),
             views: lock(&self.snapshots).open.values().sum::<usize>() as u64,
         }
     }

@@ -18,10 +18,14 @@ fn store_with(root: &Path, cache_bytes: u64) -> Arc<Store> {
     Arc::new(Store::create(root, 1, options, &cache).expect("create"))
 }
 
+/// Of rows that are held in memory.
+const TAGS: [char; 3] = ['c', 'k', 'l'];
+
 fn batch(at: u64) -> Batch {
     let row = |sub: u64| {
         let value = Some(Bytes::from(format!("{at}"))).filter(|_| !(at + sub).is_multiple_of(4));
-        (Bytes::from(format!("c{:03}", (at * 7 + sub * 3) % 40)), value)
+        let tag = TAGS[usize::try_from(sub % 3).expect("below 3")];
+        (Bytes::from(format!("{tag}{:03}", (at * 7 + sub * 3) % 40)), value)
     };
     let mut rows: Vec<_> = (0..8).map(row).collect();
     // Rows that the buffer puts in order later.
@@ -46,14 +50,16 @@ fn view(store: &Arc<Store>, model: &MemEngine, views: &mut Views) {
 
 /// The number of a view that does not show what the model does.
 fn check(views: &Views) -> Option<usize> {
-    let current = (Bound::Included(Bytes::from_static(b"c")), Bound::Excluded(Bytes::from_static(b"d")));
+    let bounds = |from, to| (Bound::Included(Bytes::from_static(from)), Bound::Excluded(Bytes::from_static(to)));
+    let scans = [(Bound::Unbounded, Bound::Unbounded), bounds(b"c", b"d"), bounds(b"k", b"l"), bounds(b"k01", b"m")];
     let all = |view: &dyn View, back: bool| -> Vec<_> {
-        let scans = [view.scan(Bound::Unbounded, Bound::Unbounded), view.scan(current.0.clone(), current.1.clone())];
-        let rows: Result<Vec<_>, _> =
-            scans.into_iter().flat_map(|rows| if back { Box::new(rows.rev()) } else { rows }).collect();
+        let scans = scans.iter().map(|(from, to)| view.scan(from.clone(), to.clone()));
+        let rows: Result<Vec<_>, _> = scans.flat_map(|rows| if back { Box::new(rows.rev()) } else { rows }).collect();
         rows.expect("rows")
     };
-    let gets = |view: &dyn View| -> Vec<_> { (0..40).map(|key| view.get(format!("c{key:03}").as_bytes())).collect() };
+    let keys = TAGS.into_iter().flat_map(|tag| (0..40).map(move |key| format!("{tag}{key:03}")));
+    let keys: Vec<_> = keys.collect();
+    let gets = |view: &dyn View| -> Vec<_> { keys.iter().map(|key| view.get(key.as_bytes())).collect() };
     views.iter().position(|(real, model)| {
         all(&**real, false) != all(&**model, false)
             || all(&**real, true) != all(&**model, true)
@@ -104,7 +110,7 @@ fn views_stay_the_same(cache_bytes: u64) {
         assert_eq!(store.persisted_mark(), Some(Bytes::from(format!("{}", at + 49))));
         view(&store, &model, &mut views);
         assert_eq!(check(&views), None, "after a compaction");
-        assert_eq!(store.layers().resident.is_some(), cache_bytes > 0);
+        assert_eq!(store.layers().resident.all(), cache_bytes > 0);
         if round % 2 == 1 {
             views.drain(..7);
             assert_eq!(check(&views), None, "after older views are gone");
@@ -145,6 +151,20 @@ fn resident_rows_that_miss_a_flush_are_noticed() {
     store.settle_buffers(&sealed, store.layers().resident.clone());
     view(&store, &model, &mut views);
     assert_eq!(check(&views), Some(0));
+}
+
+#[test]
+fn many_leases_do_not_drive_out_current_rows() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = store_with(dir.path(), 100_000);
+    let rows = (0..1000u32).map(|number| (Bytes::from(format!("l{number:06}")), Some(Bytes::from(vec![7; 100]))));
+    store.write(Batch { rows: [("c".into(), Some("1".into()))].into_iter().chain(rows).collect() }).expect("write");
+    store.seal();
+    assert!(store.flush().expect("flush"));
+    assert!(!store.layers().resident.all() && store.stats().resident_bytes.is_some());
+    let view = Arc::clone(&store).view();
+    let found = |key: &str| view.get(key.as_bytes()).expect("read").is_some();
+    assert!(found("c") && found("l000007") && !found("c7") && !found("l7"));
 }
 
 #[test]

@@ -64,10 +64,10 @@ impl View for NumberedView {
         if let Some(row) = self.store.recent.get(key, self.seqno) {
             return Ok(row);
         }
-        let row = match (self.layers.get(key, self.seqno), &self.layers.resident) {
+        let row = match (self.layers.get(key, self.seqno), self.layers.resident.with(key)) {
             (Some(row), _) => row,
-            (None, Some(resident)) if resident.covers(key) => resident.get(key).map(Bytes::copy_from_slice),
-            (None, _) => {
+            (None, Some(resident)) => resident.get(key).map(Bytes::copy_from_slice),
+            (None, None) => {
                 let row = self.store.tree().get(key, self.seqno).map_err(|error| self.store.fault("read", &error))?;
                 row.map(|value| copy(&value))
             }
@@ -80,11 +80,11 @@ impl View for NumberedView {
         if bounds_cross(&from, &to) {
             return Box::new(std::iter::empty());
         }
-        let below = match &self.layers.resident {
-            Some(resident) if resident.covers_range(&from, &to) => {
+        let below = match self.layers.resident.with_range(&from, &to) {
+            Some(resident) => {
                 Rows::Resident(resident.rows((from.as_ref().map(|key| &key[..]), to.as_ref().map(|key| &key[..]))))
             }
-            _ => {
+            None => {
                 let rows = self.store.tree().range((from.clone(), to.clone()), self.seqno, None);
                 Rows::Tree(Box::new(rows.map(|row| row.into_inner().map_err(|error| self.store.fault("read", &error)))))
             }
