@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 use crate::body::AnswerBody;
 use crate::calls::{Call, Calls};
 use crate::gateway::Gateway;
+use crate::gathered::Gathered;
 use crate::grpc::{
     ClusterService, ElectionService, KvService, LeaseService, LockService, MaintenanceService, WatchService,
 };
@@ -294,7 +295,7 @@ async fn connection(
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let serving = builder.serve_connection(TokioIo::new(Gathered::new(stream)), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -19,6 +19,7 @@ mod fence;
 #[cfg(test)]
 mod fuzz_tests;
 mod gateway;
+mod gathered;
 mod grpc;
 mod host;
 mod http;
@@ -38,5 +39,6 @@ mod waits;
 mod watch;
 
 pub use config::{AutoCompaction, ClusterState, Config, InitialMember};
+pub use gathered::Gathered;
 pub use restore::{Summary, restore, summary};
 pub use start::{Server, StartError};

@@ -309,7 +309,7 @@ async fn open(address: &str) -> Result<SendRequest<Bytes>, String> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP_FRAME_BYTES_MAX)
         .enable_push(false)
-        .handshake(socket)
+        .handshake(server::Gathered::new(socket))
         .await
         .map_err(|error| error.to_string())?;
     // The error that ends the connection reaches every open stream, and so every caller; here it would be the second
