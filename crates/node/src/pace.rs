@@ -9,8 +9,8 @@
 //! A round of writes costs fsyncs, so the more it carried the more is saved by waiting for as many again; one of reads
 //! costs a few messages, and waits no longer than it took.
 //!
-//! Who got an answer often asks again. So once nearly as many writes wait as were in the last round or waited when it was
-//! over, there is nobody left to wait for, and the pause ends early. Not so for reads, whose pause is short: ended
+//! Who got an answer often asks again. So once nearly as many writes wait as were in the last round or waited when it
+//! was over, there is nobody left to wait for, and the pause ends early. Not so for reads, whose pause is short: ended
 //! earlier, it costs more rounds than it saves waiting (measured).
 
 use std::time::Duration;

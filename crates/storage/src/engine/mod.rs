@@ -107,8 +107,8 @@ pub struct EngineStats {
     pub memtable_bytes: u64,
     /// Bytes of filters and indexes that are always in memory.
     pub pinned_bytes: u64,
-    /// Bytes of the tree's rows in memory, those of leases included; `None` if the current rows are too many, or were not
-    /// read yet after a start.
+    /// Bytes of the tree's rows in memory, those of leases included; `None` if the current rows are too many, or were
+    /// not read yet after a start.
     pub resident_bytes: Option<u64>,
     /// Snapshots in use.
     pub views: u64,

@@ -230,8 +230,8 @@ impl Store {
         residents
     }
 
-    /// Reads rows of the tree into memory if there is hope that they are few. To be called by the flusher: the tree must
-    /// not get new rows meanwhile.
+    /// Reads rows of the tree into memory if there is hope that they are few. To be called by the flusher: the tree
+    /// must not get new rows meanwhile.
     fn load_resident(&self) -> Result<(), Fault> {
         let mut residents = self.layers().resident.clone();
         let mut loaded = false;
