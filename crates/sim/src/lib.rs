@@ -14,7 +14,7 @@
 //!
 //! A run that fails can be made smaller, [`shrink`], and looked at, [`report_html`].
 //!
-//! Left out so far: watches and leases, several groups.
+//! Left out so far: several groups.
 //!
 //! Invariant: a run is a function of its configuration, byte for byte. The crate prints nothing.
 
