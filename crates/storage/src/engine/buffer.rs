@@ -111,9 +111,10 @@ impl Rows {
         self.families.values().flat_map(move |family| family.range(&self.arena, from, to))
     }
 
-    /// Every row's newest version: key, number, value.
-    pub(super) fn newest(&self) -> impl Iterator<Item = (&[u8], SeqNo, Option<&[u8]>)> {
-        self.range(Bound::Unbounded, Bound::Unbounded).map(|entry| {
+    /// The newest version of every row whose key begins with one of `tags`: key, number, value.
+    pub(super) fn newest(&self, tags: RangeInclusive<u8>) -> impl Iterator<Item = (&[u8], SeqNo, Option<&[u8]>)> {
+        let families = self.families.range(tags).map(|(_, family)| family);
+        families.flat_map(|family| family.range(&self.arena, Bound::Unbounded, Bound::Unbounded)).map(|entry| {
             let version = &self.versions[entry.newest as usize];
             (self.arena.get(entry.key), version.seqno, version.value.map(|value| self.arena.get(value)))
         })
@@ -335,7 +336,8 @@ mod tests {
         assert_eq!(rows(&buffer, 9)[5..], [history(9, Some(3))]);
         assert_eq!(rows(&write(), 7), all);
         let newest = write();
-        let newest: Vec<_> = newest.all_rows().newest().map(|(key, seqno, _)| (key.to_vec(), seqno)).collect();
+        let newest: Vec<_> =
+            newest.all_rows().newest(0..=u8::MAX).map(|(key, seqno, _)| (key.to_vec(), seqno)).collect();
         let expected: Vec<_> = all.iter().zip([5, 6, 6, 6, 5]).map(|((key, _), seqno)| (key.to_vec(), seqno)).collect();
         assert_eq!(newest, expected);
     }

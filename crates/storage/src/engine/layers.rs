@@ -5,6 +5,7 @@
 //! buffer and in the tree at the same time; it is the same row then. The resident rows are those of the tree without
 //! what is still in the buffers, so they change in the step in which buffers leave.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -51,12 +52,14 @@ pub(super) fn newest_first(sealed: &[Arc<Buffer>]) -> Vec<RwLockReadGuard<'_, Ro
     sealed.iter().rev().map(|buffer| buffer.all_rows()).collect()
 }
 
-/// What a flush of sealed buffers, newest first, has to write: the newest version of every row, in order. Nobody will
-/// look for older ones in the table: a snapshot that needs them holds the buffers.
+/// What a flush of sealed buffers, newest first, has to write of the rows whose keys begin with one of `tags`: the
+/// newest version of each, in order. Nobody will look for older ones in the table: a snapshot that needs them holds the
+/// buffers.
 pub(super) fn newest_rows<'a>(
     buffers: &'a [RwLockReadGuard<'_, Rows>],
-) -> impl Iterator<Item = (&'a [u8], SeqNo, Option<&'a [u8]>)> + 'a {
-    let mut runs: Vec<_> = buffers.iter().map(|rows| rows.newest().peekable()).collect();
+    tags: &RangeInclusive<u8>,
+) -> impl Iterator<Item = (&'a [u8], SeqNo, Option<&'a [u8]>)> + use<'a> {
+    let mut runs: Vec<_> = buffers.iter().map(|rows| rows.newest(tags.clone()).peekable()).collect();
     std::iter::from_fn(move || {
         // Of equal keys the first, from the newest buffer.
         let (from, key) = (runs.iter_mut().enumerate())

@@ -15,7 +15,7 @@ use super::resident::Resident;
 pub(super) const GROUPS: [RangeInclusive<u8>; 2] = [CURRENT_ROWS..=CURRENT_ROWS, ATTACHMENT_ROWS..=LEASE_ROWS];
 
 /// The groups that are held, by the place of their tags in [`GROUPS`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Residents(pub(super) [Option<Arc<Resident>>; GROUPS.len()]);
 
 impl Residents {

@@ -211,7 +211,7 @@ impl Store {
     /// Makes the rows of sealed buffers part of the tree, in one durable step.
     fn write_tables(&self, sealed: &[Arc<Buffer>]) -> Result<(), Fault> {
         let rows = newest_first(sealed);
-        let written = self.tree.flush_to_tables(newest_rows(&rows).map(tree_row).map(Ok));
+        let written = self.tree.flush_to_tables(newest_rows(&rows, &(0..=u8::MAX)).map(tree_row).map(Ok));
         let tables = written.map_err(|error| self.fault("flush", &error))?.map(|(tables, _)| tables);
         let registered = self.tree.register_tables(&tables.unwrap_or_default(), None, None, &[], self.watermark());
         registered.map_err(|error| self.fault("flush", &error))
@@ -221,9 +221,9 @@ impl Store {
     fn next_resident(&self, flushed: &[Arc<Buffer>]) -> Residents {
         let mut residents = self.layers().resident.clone();
         let rows = newest_first(flushed);
-        for (group, resident) in residents.0.iter_mut().enumerate() {
+        for (group, (resident, tags)) in residents.0.iter_mut().zip(&GROUPS).enumerate() {
             let Some(before) = resident.take() else { continue };
-            let changes = newest_rows(&rows).map(|(key, _, value)| (key, value));
+            let changes = newest_rows(&rows, tags).map(|(key, _, value)| (key, value));
             *resident = before.changed(changes, self.options.resident_bytes());
             self.note_resident(group, resident.is_some());
         }
