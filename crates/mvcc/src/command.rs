@@ -150,7 +150,32 @@ pub struct Txn {
     pub failure: Vec<Op>,
 }
 
+impl Command {
+    /// Whether it touches nothing but keys named in it: what it costs does not depend on what is stored.
+    #[must_use]
+    pub fn is_point(&self) -> bool {
+        match self {
+            Self::Put(_) | Self::LeaseGrant(_) => true,
+            Self::DeleteRange(delete) => delete.range_end.is_empty(),
+            Self::Txn(txn) => txn.is_point(),
+            _ => false,
+        }
+    }
+}
+
 impl Txn {
+    fn is_point(&self) -> bool {
+        let compares = self.compares.iter().all(|compare| compare.range_end.is_empty());
+        compares
+            && self.success.iter().chain(&self.failure).all(|op| match op {
+                // An older revision may be behind many newer ones.
+                Op::Range(range) => range.range_end.is_empty() && range.revision.0 <= 0,
+                Op::Put(_) | Op::Empty => true,
+                Op::DeleteRange(delete) => delete.range_end.is_empty(),
+                Op::Txn(nested) => nested.is_point(),
+            })
+    }
+
     /// Whether no path can write: such a transaction needs no log entry (see [`read_txn`](crate::read_txn)).
     #[must_use]
     pub fn is_read_only(&self) -> bool {
@@ -279,4 +304,45 @@ pub enum SortTarget {
     Value,
     /// A number the protocol does not define; refused by validation.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_names_all_its_keys_is_a_point() {
+        let key = || Bytes::from_static(b"k");
+        let delete = |range_end: &'static [u8]| DeleteRange { key: key(), range_end: range_end.into(), prev_kv: false };
+        let range = |range_end: &'static [u8], revision| {
+            Op::Range(RangeRequest {
+                key: key(),
+                range_end: range_end.into(),
+                revision: Revision(revision),
+                ..RangeRequest::default()
+            })
+        };
+        let compare = |range_end: &'static [u8]| Compare {
+            key: key(),
+            range_end: range_end.into(),
+            result: CompareResult::Equal,
+            target: CompareTarget::Version(0),
+        };
+        let txn = |compare, op| Command::Txn(Txn { compares: vec![compare], success: vec![], failure: vec![op] });
+        let nested = |op| Op::Txn(Txn { success: vec![op], ..Txn::default() });
+        for (command, is_point) in [
+            (Command::Put(Put { key: key(), ..Put::default() }), true),
+            (Command::DeleteRange(delete(b"")), true),
+            (Command::DeleteRange(delete(b"l")), false),
+            (txn(compare(b""), range(b"", 0)), true),
+            (txn(compare(b"l"), range(b"", 0)), false),
+            (txn(compare(b""), range(b"l", 0)), false),
+            (txn(compare(b""), range(b"", 7)), false),
+            (txn(compare(b""), nested(Op::DeleteRange(delete(b"")))), true),
+            (txn(compare(b""), nested(Op::DeleteRange(delete(b"l")))), false),
+            (Command::LeaseRevoke(LeaseRevoke { id: LeaseId(1) }), false),
+        ] {
+            assert_eq!(command.is_point(), is_point, "{command:?}");
+        }
+    }
 }

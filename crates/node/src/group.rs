@@ -71,6 +71,9 @@ pub(crate) struct Group {
     backlog_bytes: usize,
 }
 
+/// With more than this handed out and not applied, word of what is applied must not be late: it makes room.
+const HEEDED_BACKLOG_BYTES: usize = 256 * 1024;
+
 impl Group {
     pub(crate) fn new(id: GroupId, replica: Replica, applied: Index, log_retained_bytes: u64) -> Self {
         Self {
@@ -169,6 +172,17 @@ impl Group {
     /// Whether so much is decided and not yet applied that more would only pile up in memory.
     pub(crate) fn is_behind(&self, entries_max: u64) -> bool {
         self.handed.0 - self.applied.0 > entries_max || self.backlog_bytes > limits::APPLY_BACKLOG_BYTES_MAX
+    }
+
+    /// Whether something goes on as soon as more is applied: somebody waits for it, or room is short.
+    pub(crate) fn heeds_applied(&self) -> bool {
+        let elect = || self.replica.role() == kernel::Role::LeaderElect;
+        self.applied < self.handed
+            && (self.backlog_bytes > HEEDED_BACKLOG_BYTES
+                || !self.reads.is_empty()
+                || self.leases.waits_for_apply()
+                || !self.transfers.is_empty()
+                || elect())
     }
 
     /// The state machine moved on.

@@ -144,6 +144,11 @@ impl Leases {
         kept || self.round.as_ref().is_some_and(|round| !round.asks.is_empty())
     }
 
+    /// Whether something here goes on when more is applied.
+    pub(crate) fn waits_for_apply(&self) -> bool {
+        self.round.is_some() || !self.held.is_empty() || !self.ending.is_empty() || self.writing.is_some()
+    }
+
     /// When the clock wants to be looked at.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let retry = (self.ballot.is_some() && self.clock.has_due()).then_some(self.retry_at);

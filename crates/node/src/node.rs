@@ -218,6 +218,13 @@ impl Node {
         [replicas, writes, reads, leases].into_iter().flatten().fold(waiters, Instant::min)
     }
 
+    /// Whether an [`Event::Applied`] is due as soon as it can be told. If not, it may wait for the next turn, whatever
+    /// begins that.
+    #[must_use]
+    pub fn heeds_applied(&self) -> bool {
+        self.groups.values().any(Group::heeds_applied)
+    }
+
     /// The state of a group's replica, for operators and routing.
     #[must_use]
     pub fn status(&self, group: GroupId) -> Option<Status> {

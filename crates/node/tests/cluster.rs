@@ -43,6 +43,9 @@ struct Host {
     /// A stalled disk: persistence is promised and not acknowledged.
     stalled: bool,
     unacknowledged: Option<Lsn>,
+    /// What is applied is not told to the node until somebody asks for it.
+    keeps_word: bool,
+    word: Vec<Event>,
     /// A slow disk: a snapshot is being installed until somebody lets it end.
     slow_install: bool,
     install: Option<SnapshotId>,
@@ -102,6 +105,8 @@ impl Host {
             snapshots_in: BTreeMap::new(),
             stalled: false,
             unacknowledged: None,
+            keeps_word: false,
+            word: Vec::new(),
             slow_install: false,
             install: None,
             frozen: false,
@@ -142,7 +147,11 @@ impl Host {
                     self.answer(ticket, Answer::Applied(outcome));
                 }
                 let applied = Event::Applied { group, index: mark.position.index };
-                return vec![Event::LeasesChanged { group, changes }, applied];
+                let word = vec![Event::LeasesChanged { group, changes }, applied];
+                if !self.keeps_word {
+                    return word;
+                }
+                self.word.extend(word);
             }
             Effect::Load(group, request) => {
                 let entries = self.log.range(request.from..request.until).map(|(_, entry)| entry.clone()).collect();
@@ -466,6 +475,34 @@ fn a_forwarded_write_whose_connection_breaks_is_unknown() {
     cluster.event(follower, Event::PeerLost(leader));
     let answer = cluster.finished(follower, ticket);
     assert_eq!(*answer, Answer::Node(Response::Unknown(Uncertainty::ConnectionLost)));
+}
+
+#[test]
+fn word_of_what_is_applied_may_wait_until_somebody_waits_for_it() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let heeds = |cluster: &Cluster| cluster.hosts[&leader].node.heeds_applied();
+    cluster.run_until("the marker is applied", |c| !heeds(c));
+    cluster.hosts.get_mut(&leader).unwrap().keeps_word = true;
+    let put = cluster.put(leader, "k", "v");
+    revision(cluster.finished(leader, put));
+    cluster.run_for(Duration::from_secs(1));
+    assert!(!heeds(&cluster), "the client has its answer, and nobody else waits");
+    let read = cluster.request(leader, Request::Read { group: GROUP });
+    cluster.run_for(Duration::from_secs(1));
+    assert!(heeds(&cluster) && !cluster.hosts[&leader].answers.contains_key(&read));
+    for event in std::mem::take(&mut cluster.hosts.get_mut(&leader).unwrap().word) {
+        cluster.event(leader, event);
+    }
+    assert_eq!(*cluster.finished(leader, read), Answer::Node(Response::ReadReady));
+    assert!(!heeds(&cluster));
+    // Much that is applied and not told of fills the room for more.
+    let large = "v".repeat(100_000);
+    let puts: Vec<_> = (0..3).map(|_| cluster.put(leader, "k", &large)).collect();
+    for put in puts {
+        revision(cluster.finished(leader, put));
+    }
+    assert!(heeds(&cluster));
 }
 
 #[test]

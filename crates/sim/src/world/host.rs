@@ -47,6 +47,15 @@ impl World<'_> {
         }
     }
 
+    /// Word of what is applied: it waits for the next turn if the node does not wait for it, as in production.
+    fn leave_word(&mut self, machine: usize, event: Event) {
+        let Some(process) = &mut self.machines[machine].process else { return };
+        if process.node.heeds_applied() {
+            return self.tell(machine, event);
+        }
+        process.inbox.push(event);
+    }
+
     pub(super) fn wake(&mut self, machine: usize, at: u64) {
         let now = self.machines[machine].clock.read(self.now());
         let Some(process) = &mut self.machines[machine].process else { return };
@@ -491,9 +500,9 @@ impl World<'_> {
             self.answer(machine, ticket, told);
         }
         if !leases.is_empty() {
-            self.tell(machine, Event::LeasesChanged { group: GROUP, changes: leases });
+            self.leave_word(machine, Event::LeasesChanged { group: GROUP, changes: leases });
         }
-        self.tell(machine, Event::Applied { group: GROUP, index });
+        self.leave_word(machine, Event::Applied { group: GROUP, index });
         Ok(())
     }
 

@@ -99,7 +99,10 @@ impl World<'_> {
 
     fn watch_act(&mut self, client: usize) {
         let (now, end) = (self.now(), self.end_of_load());
+        let is_astray = self.is_astray(&self.machines[self.place(self.watches.node(client))]);
         let act = match self.last_revision() {
+            // Nothing will ever be heard there: clients leave a node that has no leader.
+            Some(_) if self.healed && is_astray && self.watches.stream(client).is_some() => Act::Move,
             Some(last) if self.healed && now >= end => self.watches.finish(client, last),
             _ => self.watches.act(client, now),
         };
