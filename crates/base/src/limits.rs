@@ -25,8 +25,8 @@ pub const INFLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const INFLIGHT_MESSAGES_MAX: usize = 256;
 /// Payload bytes proposed and not yet committed, per group; above it proposals are refused ("too many requests").
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Payload bytes of log entries a group keeps in memory for its followers.
-pub const ENTRY_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Payload bytes of log entries a group keeps in memory for its followers; who lags by more is served from the log.
+pub const ENTRY_CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Decided and unapplied entries per group; above it proposals are refused ("too many requests").
 pub const APPLY_BACKLOG_ENTRIES_MAX: u64 = 20_000;
 /// Payload bytes of decided and unapplied entries per group, with the same effect.

@@ -65,7 +65,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, memtable_bytes: 8 << 20, sealed_max: 2, compression: false }
+        Self { cache_bytes: 64 << 20, memtable_bytes: 6 << 20, sealed_max: 2, compression: false }
     }
 }
 
