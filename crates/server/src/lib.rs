@@ -1,9 +1,9 @@
 //! A Sinew server: the production host of `node::Node`, and the services clients talk to.
 //!
-//! Threads of one server: a node thread (the core and the peers' sockets), a log thread (one write and one fsync for
-//! all that waits), an apply thread (commands on the engine), a maintenance thread (flush, compaction, sweep), an io
-//! thread (log reads for laggards, snapshots) and client threads (gRPC and HTTP). What each may do is in `host` and
-//! `clients`.
+//! Threads of one server: a node thread (the core, the peers' sockets, and what little there is to write and to run
+//! while the disk is quick), a log thread (one write and one fsync for all that waits), an apply thread (commands on
+//! the engine), a maintenance thread (flush, compaction, sweep), an io thread (log reads for laggards, snapshots) and
+//! client threads (gRPC and HTTP). What each may do is in `host` and `clients`.
 
 mod admission;
 mod auto_compaction;

@@ -27,12 +27,15 @@ use crate::config::{AutoCompaction, ClusterState, Config};
 use crate::corruption;
 use crate::gateway::{Context, GROUP, Gateway};
 use crate::grpc::{LeaseIds, ttl_min_s};
+use crate::host::applier::{self, Applier, ApplyHand};
 use crate::host::apply_thread::ApplyThread;
 use crate::host::failure::Failure;
 use crate::host::io_thread::IoThread;
+use crate::host::log::{Log, LogWriter};
 use crate::host::maintenance::{self, Upkeep};
 use crate::host::node_thread::NodeThread;
 use crate::host::wal_thread;
+use crate::host::word::Word;
 use crate::lane::{AnswerBatch, Lane, Outbox};
 use crate::members::Directory;
 use crate::metrics::Metrics;
@@ -432,31 +435,34 @@ impl Host<'_> {
         let known = KnownPeers::open(data.disk())?;
         let engines = BTreeMap::from([(GROUP, Arc::clone(&engine))]);
         let leases = mvcc::leases(&*mvcc::Engine::view(&*engine))?;
-        let (wal_jobs, wal_receiver) = std_mpsc::channel();
-        let (apply_jobs, apply_receiver) = std_mpsc::channel();
+        let (log_jobs, log_receiver) = std_mpsc::channel();
+        let (apply_jobs, mut apply_receiver) = mpsc::unbounded_channel();
         let (io_jobs, io_receiver) = std_mpsc::channel();
         let first_lsn = wal.next_lsn();
         let reader = wal.reader();
         let mut threads = Vec::new();
 
-        let (sender, metrics) = (node_sender.clone(), Arc::clone(self.metrics));
-        threads.push(self.spawn("wal", move || wal_thread::run(wal, &wal_receiver, &sender, &metrics))?);
+        let log = Log::new(wal, Arc::clone(self.metrics));
+        let writer = LogWriter::new(Arc::clone(&log), log_jobs);
+        let sender = node_sender.clone();
+        threads.push(self.spawn("wal", move || wal_thread::run(&log, &log_receiver, &sender))?);
 
-        let apply = ApplyThread {
+        let word = Arc::new(Word::new(node_sender.clone()));
+        let applier = Arc::new(Applier::open(applier::Surroundings {
             engines: engines.clone(),
-            node: node_sender.clone(),
-            outbox: Outbox::new(lanes),
             metrics: Arc::clone(self.metrics),
             upkeep: Arc::clone(self.upkeep),
             key_waits: Arc::clone(&self.context.key_waits),
             feed: Arc::clone(&self.context.feed),
             space: Arc::clone(&self.context.space),
             directory: Arc::clone(directory),
-            stop: self.failure.watch(),
-        };
-        threads.push(self.spawn("apply", move || apply.run(&apply_receiver))?);
+            word: Arc::clone(&word),
+        })?);
+        let hand = ApplyHand::new(Arc::clone(&applier), apply_jobs.clone());
+        let apply = ApplyThread { applier, outbox: Outbox::new(lanes), stop: self.failure.watch() };
+        threads.push(self.spawn("apply", move || apply.run(&mut apply_receiver))?);
 
-        let io = IoThread::new(engines.clone(), reader, node_sender.clone(), apply_jobs.clone());
+        let io = IoThread::new(engines.clone(), reader, node_sender.clone(), apply_jobs);
         threads.push(self.spawn("io", move || {
             // The lock on the data directory is held as long as anything works in it.
             let _data = data;
@@ -483,9 +489,14 @@ impl Host<'_> {
         let standing = Arc::clone(&self.context.standing);
         let outbox = Outbox::new(lanes);
         // Name look-ups and notes about members block; one that hangs must not keep the others waiting.
-        let runtime = runtime("node", 8)?;
+        let mut runtime = runtime("node", 8);
         threads.push(self.spawn("node", move || {
-            tokio::task::LocalSet::new().block_on(&runtime, async move {
+            let runtime = runtime.build_local(tokio::runtime::LocalOptions::default()).map_err(|error| Fault::Io {
+                operation: "start the node's runtime",
+                path: String::from("epoll"),
+                cause: error.to_string(),
+            })?;
+            runtime.block_on(async move {
                 let listeners = to_async(peer_listeners)?;
                 let inbox = Rc::<Inbox>::default();
                 let surroundings =
@@ -496,8 +507,10 @@ impl Host<'_> {
                     events,
                     inbox,
                     transport,
-                    wal: wal_jobs,
-                    apply: apply_jobs,
+                    log: writer,
+                    unwritten: Vec::new(),
+                    apply: hand,
+                    applied: word,
                     io: io_jobs,
                     outbox,
                     standing,
@@ -546,7 +559,7 @@ struct ClientThread {
 
 fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle<()>, StartError> {
     // The blocking threads serve large reads; more than may run at a time would only wait.
-    let runtime = runtime("client", 8)?;
+    let runtime = runtime("client", 8).build().map_err(|error| StartError::Thread("client", error))?;
     std::thread::Builder::new()
         .name(format!("sinew-client-{number}"))
         .spawn(move || {
@@ -588,13 +601,10 @@ fn start_client_thread(number: usize, thread: ClientThread) -> Result<JoinHandle
         .map_err(|error| StartError::Thread("client", error))
 }
 
-fn runtime(name: &'static str, blocking_threads: usize) -> Result<tokio::runtime::Runtime, StartError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(blocking_threads)
-        .thread_name(format!("sinew-{name}-blocking"))
-        .build()
-        .map_err(|error| StartError::Thread(name, error))
+fn runtime(name: &'static str, blocking_threads: usize) -> tokio::runtime::Builder {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().max_blocking_threads(blocking_threads).thread_name(format!("sinew-{name}-blocking"));
+    runtime
 }
 
 fn to_async(listeners: Vec<TcpListener>) -> Result<Vec<tokio::net::TcpListener>, Fault> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 use base::{Fault, GroupId};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use storage::{LsmEngine, SnapshotReader, SnapshotWriter, WalReader};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
-use crate::host::apply_thread::ApplyJob;
+use crate::host::applier::ApplyJob;
 
 /// What the io thread is asked; the names are those of the node's effects.
 pub(crate) enum IoJob {
@@ -30,7 +30,7 @@ pub(crate) struct IoThread {
     engines: BTreeMap<GroupId, Arc<LsmEngine>>,
     log: WalReader,
     node: UnboundedSender<Vec<Event>>,
-    apply: Sender<ApplyJob>,
+    apply: UnboundedSender<ApplyJob>,
     outgoing: BTreeMap<SnapshotId, SnapshotReader>,
     incoming: BTreeMap<SnapshotId, SnapshotWriter>,
 }
@@ -40,7 +40,7 @@ impl IoThread {
         engines: BTreeMap<GroupId, Arc<LsmEngine>>,
         log: WalReader,
         node: UnboundedSender<Vec<Event>>,
-        apply: Sender<ApplyJob>,
+        apply: UnboundedSender<ApplyJob>,
     ) -> Self {
         Self { engines, log, node, apply, outgoing: BTreeMap::new(), incoming: BTreeMap::new() }
     }

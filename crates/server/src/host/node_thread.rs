@@ -13,10 +13,11 @@ use tracing::info;
 
 use crate::clock;
 use crate::gateway::GROUP;
-use crate::host::apply_thread::ApplyJob;
+use crate::host::applier::{ApplyHand, Decided};
 use crate::host::io_thread::IoJob;
+use crate::host::log::{Batch, LogWriter};
 use crate::host::timer::Timer;
-use crate::host::wal_thread::WalJob;
+use crate::host::word::Word;
 use crate::lane::{Answer, Outbox};
 use crate::metrics::Metrics;
 use crate::peer::transport::{Inbox, Transport};
@@ -32,8 +33,11 @@ pub(crate) struct NodeThread {
     pub(crate) events: UnboundedReceiver<Vec<Event>>,
     pub(crate) inbox: Rc<Inbox>,
     pub(crate) transport: Transport,
-    pub(crate) wal: Sender<WalJob>,
-    pub(crate) apply: Sender<ApplyJob>,
+    pub(crate) log: LogWriter,
+    /// The turn's records, not yet on disk.
+    pub(crate) unwritten: Vec<Batch>,
+    pub(crate) apply: ApplyHand,
+    pub(crate) applied: Arc<Word>,
     pub(crate) io: Sender<IoJob>,
     pub(crate) outbox: Outbox,
     pub(crate) standing: Arc<StandingCell>,
@@ -49,30 +53,61 @@ impl NodeThread {
         let mut timer = Timer::new()?;
         let mut events = Vec::new();
         loop {
-            timer.set(self.node.next_deadline())?;
-            tokio::select! {
-                biased;
-                _ = self.stop.changed() => return Ok(()),
-                () = self.inbox.arrived() => {}
-                taken = self.events.recv() => match taken {
-                    Some(batch) => events.extend(batch),
-                    None => return Ok(()),
-                },
-                rung = timer.rung() => rung?,
+            if events.is_empty() {
+                timer.set(self.node.next_deadline())?;
+                tokio::select! {
+                    biased;
+                    _ = self.stop.changed() => return Ok(()),
+                    () = self.inbox.arrived() => {}
+                    taken = self.events.recv() => match taken {
+                        Some(batch) => events.extend(batch),
+                        None => return Ok(()),
+                    },
+                    rung = timer.rung() => rung?,
+                }
+            } else if *self.stop.borrow() {
+                return Ok(());
             }
-            self.inbox.drain(&mut events);
-            while events.len() < EVENTS_PER_TURN_MAX
-                && let Ok(batch) = self.events.try_recv()
-            {
-                events.extend(batch);
-            }
+            self.collect(&mut events);
             self.turn(&mut events)?;
+            self.end_turn(&mut events).await?;
         }
+    }
+
+    /// Takes everything that waits as one turn.
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        self.inbox.drain(events);
+        self.applied.take(events);
+        while events.len() < EVENTS_PER_TURN_MAX
+            && let Ok(batch) = self.events.try_recv()
+        {
+            events.extend(batch);
+        }
+    }
+
+    /// What the turn leaves to do for this thread, if the disk is quick: to run a small command, to write the log.
+    async fn end_turn(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
+        if self.unwritten.is_empty() && !self.apply.has_small() {
+            return Ok(());
+        }
+        // The messages of the turn leave first: the others do the same at the same time.
+        tokio::task::yield_now().await;
+        self.apply.run_small(&mut self.outbox)?;
+        if !self.unwritten.is_empty() {
+            let batches = std::mem::take(&mut self.unwritten);
+            events.extend(self.log.write(batches)?.map(Event::Persisted));
+        }
+        Ok(())
     }
 
     fn turn(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
         let now = clock::now();
         for event in events.drain(..) {
+            match &event {
+                Event::Persisted(lsn) => self.log.written(*lsn.get()),
+                Event::Applied { group, index } => self.apply.applied(*group, *index),
+                _ => {}
+            }
             self.node.handle(now, event);
         }
         if self.node.next_deadline() <= now {
@@ -85,14 +120,17 @@ impl NodeThread {
         self.transport.flush();
         self.outbox.flush();
         self.transport.follow_members();
+        self.applied.heed(self.node.heeds_applied(), events);
         self.publish(now)
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(lsn, batch) => hand_over(&self.wal, WalJob { lsn, batch }),
+            Effect::Persist(lsn, records) => self.unwritten.push(Batch { lsn, records }),
             Effect::Send(to, message) => self.transport.send(to, &message),
-            Effect::Apply { group, tasks, mark } => hand_over(&self.apply, ApplyJob::Apply { group, tasks, mark }),
+            Effect::Apply { group, tasks, mark } => {
+                self.apply.take(Decided { group, tasks, mark }, self.log.is_quick());
+            }
             Effect::Reply(ticket, response) => self.outbox.push(ticket, Answer::Node(response)),
             Effect::Load(group, request) => hand_over(&self.io, IoJob::Load(group, request)),
             Effect::SnapshotOpen(group, id) => hand_over(&self.io, IoJob::SnapshotOpen(group, id)),

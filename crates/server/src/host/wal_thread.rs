@@ -1,74 +1,75 @@
-//! The log's thread: takes every batch that is waiting, writes them together, syncs once.
+//! The log's thread: writes what the node thread does not write itself, takes every batch that is waiting together, and
+//! looks after the segments whoever writes.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use base::{Fault, GroupId, Lsn};
-use kernel::Record;
+use base::Fault;
 use node::Event;
-use storage::Wal;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::metrics::Metrics;
-
-/// One turn's records of all groups.
-pub(crate) struct WalJob {
-    pub(crate) lsn: Lsn,
-    pub(crate) batch: Vec<(GroupId, Vec<Record>)>,
-}
+use crate::host::log::{Log, LogJob};
 
 /// How long the log must be idle before its upkeep (segments, garbage) runs; it also runs between busy batches.
 const IDLE: Duration = Duration::from_millis(50);
-/// Batches between two rounds of upkeep on a busy log.
-const UPKEEP_EVERY: u32 = 64;
+/// Flushes between two steps of upkeep on a busy log.
+const UPKEEP_EVERY: u64 = 64;
+
+/// What is left to look after.
+#[derive(Default)]
+struct Upkeep {
+    /// Flushes when it last took a step.
+    kept_up: u64,
+    /// Flushes at the last look.
+    seen: u64,
+    /// The last step was not the last.
+    more: bool,
+}
+
+impl Upkeep {
+    /// Takes a step if one is due; answers how long to wait for the next look, if there is anything to look for.
+    fn look(&mut self, log: &Log) -> Result<Option<Duration>, Fault> {
+        let flushes = log.flushes();
+        let idle = flushes == std::mem::replace(&mut self.seen, flushes);
+        let due = flushes - self.kept_up;
+        if due < UPKEEP_EVERY && !(idle && (due > 0 || self.more)) {
+            return Ok((!idle).then_some(IDLE));
+        }
+        self.kept_up += due.min(UPKEEP_EVERY);
+        // A step at a time: a write that comes meanwhile waits for no more than that.
+        self.more = log.look_after()?;
+        let behind = due >= 2 * UPKEEP_EVERY;
+        Ok(Some(if idle || behind { Duration::ZERO } else { IDLE }))
+    }
+}
 
 /// Runs until the jobs' sender is gone. Returns the fault that ended the log, if one did.
-pub(crate) fn run(
-    mut wal: Wal,
-    jobs: &Receiver<WalJob>,
-    node: &UnboundedSender<Vec<Event>>,
-    metrics: &Arc<Metrics>,
-) -> Result<(), Fault> {
-    let mut since_upkeep = 0;
-    let mut idle = IDLE;
+pub(crate) fn run(log: &Log, jobs: &Receiver<LogJob>, node: &UnboundedSender<Vec<Event>>) -> Result<(), Fault> {
+    let mut upkeep = Upkeep::default();
+    let mut wait = Some(IDLE);
     loop {
-        let first = match jobs.recv_timeout(idle) {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => {
-                if since_upkeep > 0 {
-                    // A step at a time: a write that comes meanwhile waits for no more than that.
-                    if wal.maintain()? {
-                        idle = Duration::ZERO;
-                    } else {
-                        since_upkeep = 0;
-                        idle = IDLE;
-                    }
-                    continue;
-                }
-                // Nothing to keep up: sleep until there is something to write.
-                match jobs.recv() {
-                    Ok(job) => job,
-                    Err(_) => return Ok(()),
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        let first = match wait {
+            Some(wait) => jobs.recv_timeout(wait),
+            None if log.may_sleep(upkeep.seen) => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            None => Err(RecvTimeoutError::Timeout),
         };
-        let started = Instant::now();
-        wal.append(first.lsn, &first.batch)?;
-        // Group commit: whatever came while the last sync was running goes with this one.
-        while let Ok(job) = jobs.try_recv() {
-            wal.append(job.lsn, &job.batch)?;
+        let mut batches = Vec::new();
+        match first {
+            Ok(LogJob::Write(batch)) => batches.push(batch),
+            Ok(LogJob::LookAfter) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
-        let synced = wal.sync()?;
-        metrics.wal_fsync.observe(started.elapsed());
-        if node.send(vec![Event::Persisted(synced)]).is_err() {
-            return Ok(());
+        // Group commit: whatever came while the last flush was running goes with this one.
+        batches.extend(jobs.try_iter().filter_map(|job| match job {
+            LogJob::Write(batch) => Some(batch),
+            LogJob::LookAfter => None,
+        }));
+        if !batches.is_empty() {
+            let synced = log.write(&batches)?;
+            if node.send(vec![Event::Persisted(synced)]).is_err() {
+                return Ok(());
+            }
         }
-        since_upkeep += 1;
-        if since_upkeep >= UPKEEP_EVERY {
-            since_upkeep = 0;
-            wal.maintain()?;
-        }
+        wait = upkeep.look(log)?;
     }
 }

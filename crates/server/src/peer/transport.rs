@@ -145,7 +145,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Starts dialling all other members and accepting on `listeners`. Must be called inside a `LocalSet`.
+    /// Starts dialling all other members and accepting on `listeners`. Must be called inside a `LocalRuntime`.
     pub(crate) fn start(
         surroundings: Surroundings,
         known: KnownPeers,
