@@ -118,11 +118,12 @@ impl LeaseClock {
     pub(crate) fn change(&mut self, now: Instant, change: LeaseChange) {
         match change {
             LeaseChange::Granted(Lease { id, instance, ttl_s, remaining_s }) => {
-                self.forget(id);
                 let reign = if self.leads_since.is_some() { self.reign } else { 0 };
                 let (queued, checkpoint) = (now + seconds(ttl_s), now + LEASE_CHECKPOINT_INTERVAL);
                 let timed = Timed { instance, ttl_s, remaining_s, deadline: queued, queued, checkpoint, reign };
-                self.leases.insert(id, timed);
+                if let Some(before) = self.leases.insert(id, timed) {
+                    self.take_out(id, before);
+                }
                 self.queue.insert((queued, id));
                 if is_long(ttl_s) {
                     self.checkpoints.insert((checkpoint, id));
@@ -145,7 +146,13 @@ impl LeaseClock {
     }
 
     fn forget(&mut self, id: LeaseId) {
-        let Some(lease) = self.leases.remove(&id) else { return };
+        if let Some(lease) = self.leases.remove(&id) {
+            self.take_out(id, lease);
+        }
+    }
+
+    /// Takes a lease that was as `lease` out of all places but the table.
+    fn take_out(&mut self, id: LeaseId, lease: Timed) {
         let waited = self.queue.remove(&(lease.queued, id)) || self.expiring.remove(&id);
         if !waited {
             self.due.remove(&(lease.deadline, id));

@@ -12,8 +12,9 @@
 //! One lock is held for a few rows at a time only: by the writer in the middle of a batch, since nobody sees its number
 //! yet, and by scans between rows, since nothing that they have to see changes.
 //!
-//! Rows of history are written with every row that is overwritten, and seldom read before they are flushed. They are
-//! put in order by who reads them first, mostly the flush.
+//! Rows of history are written with every row that is overwritten, those of attachments with every put that names a
+//! lease, and both are seldom read before they are flushed. They are put in order by who reads them first, mostly the
+//! flush.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, RangeInclusive};
@@ -22,7 +23,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use lsm_tree::SeqNo;
-use mvcc::HISTORY_ROWS;
+use mvcc::{ATTACHMENT_ROWS, HISTORY_ROWS};
 
 use super::arena::{Arena, Piece, SpareChunks};
 use super::family::{Entry, Family};
@@ -34,6 +35,9 @@ const SCAN_ROWS_MIN: usize = 16;
 const SCAN_ROWS_MAX: usize = 256;
 /// Bytes after which such a piece ends early.
 const SCAN_BYTES: usize = 64 << 10;
+
+/// Rows that are put in order when they are read: what their keys begin with.
+const READ_SELDOM: [u8; 2] = [HISTORY_ROWS, ATTACHMENT_ROWS];
 
 /// There is no older version.
 const NONE: u32 = u32::MAX;
@@ -60,7 +64,7 @@ impl Rows {
     fn put(&mut self, key: &[u8], value: Option<&[u8]>, seqno: SeqNo) {
         let newest = u32::try_from(self.versions.len()).expect("a buffer is sealed long before");
         let family = self.families.entry(key[0]).or_default();
-        let older = if key[0] == HISTORY_ROWS {
+        let older = if READ_SELDOM.contains(&key[0]) {
             family.push(self.arena.push(key), newest);
             NONE
         } else {
@@ -315,8 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_history_are_found_whoever_comes_first() {
-        let history = |number: u32, value| (Bytes::from(format!("h{number:06}")), row(0, value).1);
+    fn rows_that_are_read_seldom_are_found_whoever_comes_first() {
+        READ_SELDOM.into_iter().for_each(found_whoever_comes_first);
+    }
+
+    fn found_whoever_comes_first(tag: u8) {
+        let key = |number: u32| format!("{}{number:06}", char::from(tag));
+        let history = |number: u32, value| (Bytes::from(key(number)), row(0, value).1);
         let write = || {
             let buffer = empty(&Arc::default());
             buffer.write(&[row(1, Some(1)), history(5, Some(1)), history(7, Some(1))], 5);
@@ -326,9 +335,9 @@ mod tests {
         let all = [row(1, Some(1)), history(3, Some(2)), history(5, None), history(6, Some(2)), history(7, Some(1))];
         let buffer = write();
         assert_eq!(buffer.get(b"c000001", 9), Some(row(1, Some(1)).1));
-        assert!(!buffer.rows.read().unwrap().is_settled(&(0..=u8::MAX)), "nobody has asked for history");
-        assert_eq!(buffer.get(b"h000005", 7), Some(None));
-        assert_eq!(buffer.get(b"h000005", 6), Some(row(0, Some(1)).1));
+        assert!(!buffer.rows.read().unwrap().is_settled(&(0..=u8::MAX)), "nobody has asked for them");
+        assert_eq!(buffer.get(key(5).as_bytes(), 7), Some(None));
+        assert_eq!(buffer.get(key(5).as_bytes(), 6), Some(row(0, Some(1)).1));
         assert_eq!(rows(&buffer, 7), all);
         buffer.write(&[history(3, None), history(9, Some(3))], 8);
         assert_eq!(rows(&buffer, 7), all);

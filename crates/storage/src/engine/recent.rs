@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use lsm_tree::SeqNo;
-use mvcc::{EVENT_ROWS, HISTORY_ROWS};
+use mvcc::{ATTACHMENT_ROWS, EVENT_ROWS, HISTORY_ROWS};
 use xxhash_rust::xxh3::xxh3_64;
 
 const SHARDS: usize = 16;
@@ -57,7 +57,7 @@ impl Hasher for Hashed {
 
 /// Whether the row may enter.
 fn is_kept(key: &[u8]) -> bool {
-    !matches!(key.first(), Some(&(HISTORY_ROWS | EVENT_ROWS)))
+    !matches!(key.first(), Some(&(HISTORY_ROWS | EVENT_ROWS | ATTACHMENT_ROWS)))
 }
 
 /// Of rows with the same hash one has a place, and the others are not kept.
@@ -196,23 +196,23 @@ mod tests {
     #[test]
     fn snapshots_from_before_a_write_are_sent_to_the_tree() {
         let recent = Recent::new(1 << 20);
-        recent.found(b"k", 5, Some(&V1));
-        assert_eq!(recent.get(b"k", 5), Some(Some(V1)));
-        recent.written(b"k", 7, Some(&V2));
-        assert_eq!(recent.get(b"k", 7), None, "snapshot 7 does not include batch 7");
-        assert_eq!(recent.get(b"k", 8), Some(Some(V2)));
-        recent.written(b"k", 9, None);
-        assert_eq!(recent.get(b"k", 10), Some(None));
+        recent.found(b"c", 5, Some(&V1));
+        assert_eq!(recent.get(b"c", 5), Some(Some(V1)));
+        recent.written(b"c", 7, Some(&V2));
+        assert_eq!(recent.get(b"c", 7), None, "snapshot 7 does not include batch 7");
+        assert_eq!(recent.get(b"c", 8), Some(Some(V2)));
+        recent.written(b"c", 9, None);
+        assert_eq!(recent.get(b"c", 10), Some(None));
     }
 
     #[test]
     fn a_reader_overtaken_by_a_writer_leaves_nothing_behind() {
         let recent = Recent::new(1 << 20);
-        recent.written(b"k", 7, Some(&V2));
-        recent.found(b"k", 7, Some(&V1));
-        assert_eq!(recent.get(b"k", 100), None);
-        recent.found(b"k", 8, Some(&V2));
-        assert_eq!(recent.get(b"k", 100), Some(Some(V2)));
+        recent.written(b"c", 7, Some(&V2));
+        recent.found(b"c", 7, Some(&V1));
+        assert_eq!(recent.get(b"c", 100), None);
+        recent.found(b"c", 8, Some(&V2));
+        assert_eq!(recent.get(b"c", 100), Some(Some(V2)));
     }
 
     #[test]
@@ -267,15 +267,15 @@ mod tests {
         let recent = Recent::new(SHARDS as u64 * 2 * 65_536);
         let too_large = Bytes::from(vec![0; ROW_BYTES_MAX]);
         for (at, last, expected) in [(0, &V2, Some(Some(V2))), (100, &too_large, None)] {
-            recent.found(b"k", at + 5, Some(&V1));
-            let mut shard = recent.shard(xxh3_64(b"k"));
+            recent.found(b"c", at + 5, Some(&V1));
+            let mut shard = recent.shard(xxh3_64(b"c"));
             shard.old = std::mem::take(&mut shard.young);
             shard.young_bytes = 0;
             drop(shard);
-            recent.written(b"k", at + 6, Some(&V2));
-            assert_eq!(recent.get(b"k", at + 9), Some(Some(V2)));
-            recent.written(b"k", at + 10, Some(last));
-            assert_eq!(recent.get(b"k", at + 20), expected);
+            recent.written(b"c", at + 6, Some(&V2));
+            assert_eq!(recent.get(b"c", at + 9), Some(Some(V2)));
+            recent.written(b"c", at + 10, Some(last));
+            assert_eq!(recent.get(b"c", at + 20), expected);
         }
     }
 
@@ -293,10 +293,10 @@ mod tests {
     fn a_large_row_is_not_kept() {
         let recent = Recent::new(1 << 20);
         let large = Bytes::from(vec![0; ROW_BYTES_MAX + 1]);
-        recent.found(b"k", 5, Some(&large));
-        assert_eq!(recent.get(b"k", 5), None);
-        recent.found(b"k", 5, Some(&V1));
-        recent.written(b"k", 6, Some(&large));
-        assert_eq!(recent.get(b"k", 9), None);
+        recent.found(b"c", 5, Some(&large));
+        assert_eq!(recent.get(b"c", 5), None);
+        recent.found(b"c", 5, Some(&V1));
+        recent.written(b"c", 6, Some(&large));
+        assert_eq!(recent.get(b"c", 9), None);
     }
 }
