@@ -151,19 +151,29 @@ pub struct Txn {
 }
 
 impl Command {
-    /// Whether it touches nothing but keys named in it: what it costs does not depend on what is stored.
+    /// Whether it touches nothing but a few keys named in it: what it costs hardly depends on what is stored.
     #[must_use]
     pub fn is_point(&self) -> bool {
         match self {
             Self::Put(_) | Self::LeaseGrant(_) => true,
             Self::DeleteRange(delete) => delete.range_end.is_empty(),
-            Self::Txn(txn) => txn.is_point(),
+            Self::Txn(txn) => txn.steps() <= POINT_STEPS_MAX && txn.is_point(),
             _ => false,
         }
     }
 }
 
+/// Comparisons and operations of a transaction that is still a point.
+const POINT_STEPS_MAX: usize = 8;
+
 impl Txn {
+    /// Comparisons and operations, nested ones included.
+    fn steps(&self) -> usize {
+        let ops = self.success.iter().chain(&self.failure);
+        let step = |op: &Op| if let Op::Txn(nested) = op { nested.steps() } else { 1 };
+        self.compares.len() + ops.map(step).sum::<usize>()
+    }
+
     fn is_point(&self) -> bool {
         let compares = self.compares.iter().all(|compare| compare.range_end.is_empty());
         compares
@@ -340,6 +350,8 @@ mod tests {
             (txn(compare(b""), range(b"", 7)), false),
             (txn(compare(b""), nested(Op::DeleteRange(delete(b"")))), true),
             (txn(compare(b""), nested(Op::DeleteRange(delete(b"l")))), false),
+            (Command::Txn(Txn { compares: vec![compare(b""); POINT_STEPS_MAX], ..Txn::default() }), true),
+            (Command::Txn(Txn { compares: vec![compare(b""); POINT_STEPS_MAX + 1], ..Txn::default() }), false),
             (Command::LeaseRevoke(LeaseRevoke { id: LeaseId(1) }), false),
         ] {
             assert_eq!(command.is_point(), is_point, "{command:?}");

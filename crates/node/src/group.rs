@@ -176,13 +176,13 @@ impl Group {
 
     /// Whether something goes on as soon as more is applied: somebody waits for it, or room is short.
     pub(crate) fn heeds_applied(&self) -> bool {
-        let elect = || self.replica.role() == kernel::Role::LeaderElect;
+        let changes = || self.replica.role() == kernel::Role::LeaderElect || self.replica.membership().is_joint();
         self.applied < self.handed
             && (self.backlog_bytes > HEEDED_BACKLOG_BYTES
                 || !self.reads.is_empty()
                 || self.leases.waits_for_apply()
                 || !self.transfers.is_empty()
-                || elect())
+                || changes())
     }
 
     /// The state machine moved on.

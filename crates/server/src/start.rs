@@ -496,7 +496,7 @@ impl Host<'_> {
                 path: String::from("epoll"),
                 cause: error.to_string(),
             })?;
-            runtime.block_on(async move {
+            let ended = runtime.block_on(async move {
                 let listeners = to_async(peer_listeners)?;
                 let inbox = Rc::<Inbox>::default();
                 let surroundings =
@@ -520,7 +520,10 @@ impl Host<'_> {
                 }
                 .run()
                 .await
-            })
+            });
+            // A name that is being looked up must not hold up the word of how it ended.
+            runtime.shutdown_background();
+            ended
         })?);
         Ok(threads)
     }

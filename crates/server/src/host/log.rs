@@ -23,6 +23,18 @@ pub(crate) struct Batch {
     pub(crate) records: Vec<(GroupId, Vec<Record>)>,
 }
 
+impl Batch {
+    /// About what it takes in the log, and rather too much.
+    fn bytes_max(&self) -> u64 {
+        let payload = |record: &Record| match record {
+            Record::Append(entries) => entries.iter().map(|entry| entry.payload.len() + ENTRY_OVERHEAD_BYTES).sum(),
+            _ => ENTRY_OVERHEAD_BYTES,
+        };
+        let bytes: usize = self.records.iter().flat_map(|(_, records)| records).map(payload).sum();
+        bytes as u64 + FRAME_OVERHEAD_BYTES
+    }
+}
+
 /// What the log thread is asked.
 pub(crate) enum LogJob {
     Write(Batch),
@@ -33,6 +45,9 @@ pub(crate) enum LogJob {
 /// Flushes that take longer than this on average are the log thread's. A node thread that waited longer would keep
 /// reads and heartbeats waiting with it.
 const QUICK: Duration = Duration::from_millis(1);
+/// More than an entry takes beside its payload, and a batch beside its records.
+const ENTRY_OVERHEAD_BYTES: usize = 128;
+const FRAME_OVERHEAD_BYTES: u64 = 16 * 1024;
 /// The average moves by one part in so many per flush.
 const AVERAGED_OVER: u32 = 8;
 
@@ -146,7 +161,10 @@ impl LogWriter {
         if let Some(open) = &open {
             self.is_quick = open.pulse.is_quick();
         }
-        if let Some(mut open) = open.filter(|_| self.is_quick()) {
+        // Where no segment is ready one has to be made, and that is nothing for this thread.
+        let needed: u64 = batches.iter().map(Batch::bytes_max).sum();
+        let fits = |open: &MutexGuard<'_, Open>| open.wal.room() >= needed;
+        if let Some(mut open) = open.filter(|open| self.is_quick() && fits(open)) {
             let synced = self.log.write_to(&mut open, &batches)?;
             drop(open);
             if self.log.sleeps.swap(false, Ordering::SeqCst) {
@@ -224,6 +242,22 @@ mod tests {
         assert_eq!(log.write(&batches(&jobs)).expect("in order").get().0, 4);
         writer.written(Lsn(4));
         assert_eq!(write(&mut writer, 5), Some(5));
+    }
+
+    #[test]
+    fn a_batch_that_needs_a_new_segment_is_left_to_the_log_thread_until_one_is_ready() {
+        let (log, mut writer, jobs) = writer();
+        let mut lsn = 0;
+        let mut write = |writer: &mut LogWriter| {
+            lsn += 1;
+            writer.write(batch(lsn)).expect("the disk is fine").map(|synced| synced.get().0)
+        };
+        let here = std::iter::from_fn(|| write(&mut writer)).count();
+        assert!((2..64).contains(&here), "{here} of 4 KiB or so in a segment of 64");
+        let synced = log.write(&batches(&jobs)).expect("in order");
+        writer.written(*synced.get());
+        while log.look_after().expect("the disk is fine") {}
+        assert!(write(&mut writer).is_some(), "the next segment is ready");
     }
 
     #[test]

@@ -28,6 +28,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// With so many events a turn begins, whatever else is waiting.
 const EVENTS_PER_TURN_MAX: usize = 4096;
 
+/// After this long at the disk, what peers said meanwhile is heard before it is judged who has fallen silent.
+const ABSENCE_MAX: Duration = Duration::from_millis(20);
+
 pub(crate) struct NodeThread {
     pub(crate) node: Node,
     pub(crate) events: UnboundedReceiver<Vec<Event>>,
@@ -53,6 +56,7 @@ impl NodeThread {
         let mut timer = Timer::new()?;
         let mut events = Vec::new();
         loop {
+            let mut first = Vec::new();
             if events.is_empty() {
                 timer.set(self.node.next_deadline())?;
                 tokio::select! {
@@ -60,7 +64,7 @@ impl NodeThread {
                     _ = self.stop.changed() => return Ok(()),
                     () = self.inbox.arrived() => {}
                     taken = self.events.recv() => match taken {
-                        Some(batch) => events.extend(batch),
+                        Some(batch) => first = batch,
                         None => return Ok(()),
                     },
                     rung = timer.rung() => rung?,
@@ -68,16 +72,17 @@ impl NodeThread {
             } else if *self.stop.borrow() {
                 return Ok(());
             }
-            self.collect(&mut events);
+            self.collect(&mut events, first);
             self.turn(&mut events)?;
             self.end_turn(&mut events).await?;
         }
     }
 
-    /// Takes everything that waits as one turn.
-    fn collect(&mut self, events: &mut Vec<Event>) {
-        self.inbox.drain(events);
+    /// Takes everything that waits as one turn; what is applied first, since the rest may ask for it.
+    fn collect(&mut self, events: &mut Vec<Event>, first: Vec<Event>) {
         self.applied.take(events);
+        self.inbox.drain(events);
+        events.extend(first);
         while events.len() < EVENTS_PER_TURN_MAX
             && let Ok(batch) = self.events.try_recv()
         {
@@ -92,10 +97,17 @@ impl NodeThread {
         }
         // The messages of the turn leave first: the others do the same at the same time.
         tokio::task::yield_now().await;
+        let begun = clock::now();
         self.apply.run_small(&mut self.outbox)?;
         if !self.unwritten.is_empty() {
             let batches = std::mem::take(&mut self.unwritten);
             events.extend(self.log.write(batches)?.map(Event::Persisted));
+        }
+        if clock::now().since(begun) > ABSENCE_MAX {
+            // Before the clock is looked at again, what the others said meanwhile: once for the runtime to see that
+            // there is something to read, once for it to be read.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
         }
         Ok(())
     }

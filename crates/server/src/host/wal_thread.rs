@@ -2,7 +2,7 @@
 //! looks after the segments whoever writes.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::Fault;
 use node::Event;
@@ -16,10 +16,10 @@ const IDLE: Duration = Duration::from_millis(50);
 const UPKEEP_EVERY: u64 = 64;
 
 /// What is left to look after.
-#[derive(Default)]
 struct Upkeep {
-    /// Flushes when it last took a step.
+    /// Flushes, and the time, when it last took a step.
     kept_up: u64,
+    stepped: Instant,
     /// Flushes at the last look.
     seen: u64,
     /// The last step was not the last.
@@ -32,10 +32,13 @@ impl Upkeep {
         let flushes = log.flushes();
         let idle = flushes == std::mem::replace(&mut self.seen, flushes);
         let due = flushes - self.kept_up;
-        if due < UPKEEP_EVERY && !(idle && (due > 0 || self.more)) {
+        // What was begun goes on at least so often, however large the flushes are.
+        let goes_on = self.more && (idle || self.stepped.elapsed() >= IDLE);
+        if due < UPKEEP_EVERY && !goes_on && !(idle && due > 0) {
             return Ok((!idle).then_some(IDLE));
         }
         self.kept_up += due.min(UPKEEP_EVERY);
+        self.stepped = Instant::now();
         // A step at a time: a write that comes meanwhile waits for no more than that.
         self.more = log.look_after()?;
         let behind = due >= 2 * UPKEEP_EVERY;
@@ -45,7 +48,7 @@ impl Upkeep {
 
 /// Runs until the jobs' sender is gone. Returns the fault that ended the log, if one did.
 pub(crate) fn run(log: &Log, jobs: &Receiver<LogJob>, node: &UnboundedSender<Vec<Event>>) -> Result<(), Fault> {
-    let mut upkeep = Upkeep::default();
+    let mut upkeep = Upkeep { kept_up: 0, stepped: Instant::now(), seen: 0, more: false };
     let mut wait = Some(IDLE);
     loop {
         let first = match wait {

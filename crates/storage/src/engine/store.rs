@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::Fault;
@@ -64,6 +64,9 @@ pub(super) struct Store {
     spare: Arc<SpareChunks>,
     /// The files go when the store goes.
     doomed: AtomicBool,
+    /// Runs in level 0 after the last flush or compaction. The tree itself tells only when neither is writing down what
+    /// it did, which takes several flushes of the disk.
+    level0_runs: AtomicUsize,
 }
 
 // A thread that panicked with a lock held brings the process down (release builds abort); in tests the data behind the
@@ -102,6 +105,7 @@ impl Store {
         let spare = Arc::new(SpareChunks::new(options.memtable_bytes / 2 * 3));
         let nothing = |tags| (tree.table_count() == 0).then(|| Arc::new(Resident::empty(tags, &spare)));
         let resident = Residents(GROUPS.map(nothing));
+        let level0_runs = AtomicUsize::new(tree.l0_run_count());
         let active = Arc::new(Buffer::new(&spare, &buffered_bytes));
         let layers = Layers { active, sealed: Vec::new(), resident };
         Ok(Self {
@@ -120,6 +124,7 @@ impl Store {
             buffered_bytes,
             spare,
             doomed: AtomicBool::new(false),
+            level0_runs,
         })
     }
 
@@ -281,9 +286,10 @@ impl Store {
         self.remove_versions()
     }
 
-    /// Removes versions of the tree that no view needs.
+    /// After a flush or a compaction: removes versions of the tree that no view needs.
     fn remove_versions(&self) -> Result<(), Fault> {
         let watermark = self.watermark();
+        self.level0_runs.store(self.tree.l0_run_count(), Ordering::Relaxed);
         let mut versions = self.tree.get_version_history_lock();
         versions.maintenance(&self.path, watermark).map_err(|error| self.fault("remove old versions", &error))
     }
@@ -346,7 +352,7 @@ impl Store {
     }
 
     pub(super) fn pressure(&self) -> Pressure {
-        let (sealed, runs) = (self.sealed_count(), self.tree.l0_run_count());
+        let (sealed, runs) = (self.sealed_count(), self.level0_runs.load(Ordering::Relaxed));
         if sealed > self.options.sealed_max || runs >= LEVEL0_RUNS_FULL {
             Pressure::Full
         } else if sealed == self.options.sealed_max || runs >= LEVEL0_RUNS_HIGH {

@@ -90,6 +90,10 @@ impl Spares {
         self.left = self.leaving.len();
     }
 
+    pub(crate) fn is_next_ready(&self) -> bool {
+        self.next.is_some()
+    }
+
     pub(crate) fn set_next(&mut self, segment: Segment, size: u64) {
         self.next = Some((segment, size));
     }
@@ -104,7 +108,7 @@ impl Spares {
 }
 
 impl Wal {
-    /// One bounded step of upkeep: gives back old segments, prepares the next ones. To be called by the log's thread
+    /// One bounded step of upkeep: gives back old segments, prepares the next ones. To be called
     /// after a sync and when idle; answers whether there is more to do right now. A step writes at most about 1 MiB.
     ///
     /// # Errors

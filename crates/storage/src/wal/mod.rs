@@ -83,7 +83,7 @@ pub struct WalStats {
     pub staged_bytes: u64,
 }
 
-/// The log. One thread owns it; readers go through [`Wal::reader`].
+/// The log. One thread at a time writes it; readers go through [`Wal::reader`].
 pub struct Wal {
     disk: Arc<dyn Disk>,
     identity: WalIdentity,
@@ -242,6 +242,12 @@ impl Wal {
     #[must_use]
     pub fn reader(&self) -> WalReader {
         WalReader { disk: Arc::clone(&self.disk), index: Arc::clone(&self.index) }
+    }
+
+    /// Bytes that can be written without first making a segment on the spot, which takes long.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        if self.spares.is_next_ready() { u64::MAX } else { self.active.size - self.active.offset }
     }
 
     /// The number for the next turn.
