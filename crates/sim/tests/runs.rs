@@ -146,7 +146,7 @@ fn over_the_limit_service_ends_and_no_answer_is_wrong() {
 
 #[test]
 fn the_swarm_finds_nothing() {
-    let (counters, effects) = batch(Profile::Swarm, 0..16, 20);
+    let (counters, effects) = batch(Profile::Swarm, 0..20, 20);
     let everywhere = [
         Counter::Elections,
         Counter::SnapshotsInstalled,
